@@ -1,0 +1,488 @@
+"""Actor-critic: a learned value function stands in for the part of the return not seen.
+
+Objective: maximise J(θ) = E_{τ~π_θ}[ Σ_t γ^t r_t ].
+Gradient: ĝ = mean over the batch of ∇ log π_θ(a_t|s_t) Â_t, where Â_t = R̂_t - V(s_t) and
+    the critic may use any blend of TD and Monte Carlo as its target R̂_t:
+    R̂_t^(1) = r_t + γ V(s_{t+1}),   R̂_t^(2) = r_t + γ r_{t+1} + γ² V(s_{t+2}),   ...,
+    R̂_t^(∞) = r_t + γ r_{t+1} + γ² r_{t+2} + ...,   or all of them, weighted by λ (GAE)
+
+    Input: initial policy parameters θ_0, initial critic V
+    for k = 0, 1, 2, ... do
+        (1) collect a set of partial trajectories D_k with policy π_k = π(θ_k)
+        (2) estimate Â_t and R̂_t = Â_t + V(s_t), n-step or λ-weighted
+        (3) one step of θ along ĝ, and one of V towards R̂, minimising Σ_t (V(s_t) - R̂_t)²
+    end for
+
+    π_θ(a|s), π_k   policy.distribution(obs), old_distribution
+    V(s), Â_t, R̂_t  value_function(obs), advantages, targets
+    n, λ            --n-steps, --gae-lambda
+    α, γ            --learning-rate, --gamma
+
+New against vpg_baseline.py: targets bootstrap with V, so trajectories need not be whole:
+less variance for some bias, and an update every few steps. The baseline has become a
+critic that moves a step at a time with the policy (Mnih et al. 2016; Schulman et al.
+2016). The factor γ^t of the exact gradient is left out, as in all known code.
+
+    python actor_critic.py
+    python actor_critic.py --env Pendulum-v1 --total-steps 300_000 --n-steps 5
+"""
+
+import argparse
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections import namedtuple
+from functools import partial
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import vector as wrappers
+from torch import nn
+from torch.distributions import Categorical, Independent, Normal, kl_divergence
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from common import (
+    explained_variance,
+    generalized_advantages,
+    n_step_returns,
+    normalize,
+)
+
+SCRIPT = Path(__file__).name
+Rollout = namedtuple(
+    "Rollout", "obs actions rewards terminated done valid episodes steps"
+)
+
+
+def mlp(sizes, last_gain):
+    """Linear layers with tanh between them; orthogonal weights, zero biases."""
+    layers = []
+    for fan_in, fan_out in zip(sizes[:-1], sizes[1:]):
+        layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]
+        nn.init.orthogonal_(layers[-2].weight, math.sqrt(2))
+        nn.init.zeros_(layers[-2].bias)
+    nn.init.orthogonal_(layers[-2].weight, last_gain)
+    return nn.Sequential(*layers[:-1])
+
+
+class Policy(nn.Module):
+    """π_θ(a|s): categorical for Discrete actions, Gaussian for Box actions."""
+
+    def __init__(self, envs, hidden_sizes):
+        super().__init__()
+        space = envs.single_action_space
+        self.discrete = isinstance(space, Discrete)
+        inputs = envs.single_observation_space.shape[0]
+        outputs = int(space.n) if self.discrete else math.prod(space.shape)
+        # a small last layer: the first policy hardly prefers any action
+        self.network = mlp([inputs, *hidden_sizes, outputs], last_gain=0.01)
+        if not self.discrete:
+            self.log_std = nn.Parameter(torch.zeros(outputs))  # the same in every state
+
+    def distribution(self, obs):
+        """π_θ(·|s) for obs (B, observation): one event per row."""
+        output = self.network(obs)  # (B, actions) logits or (B, action) means
+        if self.discrete:
+            return Categorical(logits=output)
+        return Independent(Normal(output, self.log_std.exp()), 1)
+
+
+class ValueFunction(nn.Module):
+    """V(s), by a network of its own."""
+
+    def __init__(self, envs, hidden_sizes):
+        super().__init__()
+        inputs = envs.single_observation_space.shape[0]
+        self.network = mlp([inputs, *hidden_sizes, 1], last_gain=1.0)
+
+    def forward(self, obs):
+        """V(s) of shape (...) for obs (..., observation)."""
+        return self.network(obs).squeeze(-1)
+
+
+def collect_rollout(args, envs, policy, obs, done):
+    """(1) T steps in each of N copies, going on from obs (N, observation), done (N,).
+
+    Fields are (T, N, ...), obs is (T + 1, N, ...); flags at t are the outcome of action
+    t. obs[t + 1] is what action t led to, an episode's last observation too, so that
+    V(obs[1:]) is every bootstrap value. The row after an episode's end is its reset, no
+    transition: valid masks it. episodes are (raw return, length) of those that ended.
+    """
+    rows, episodes, steps = [], [], 0
+    for _ in range(args.rollout_steps):
+        with torch.inference_mode():
+            action = policy.distribution(to_tensor(obs, args)).sample().cpu().numpy()
+        next_obs, reward, terminated, truncated, info = envs.step(action)
+        valid, done = ~done, terminated | truncated
+        rows.append((obs, action, reward, terminated, done, valid))
+        obs = next_obs
+        steps += int(valid.sum())
+        if done.any():
+            episodes += zip(info["episode"]["r"][done], info["episode"]["l"][done])
+    all_obs, *fields = (np.stack(field) for field in zip(*rows))
+    return Rollout(np.concatenate([all_obs, obs[None]]), *fields, episodes, steps)
+
+
+def update(args, policy, value_function, optimizer, rollout):
+    """(2) and (3) on the rollout's B valid rows; returns the scalars to log."""
+    valid = rollout.valid
+    obs = to_tensor(rollout.obs[:-1][valid], args)  # (B, observation)
+    actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
+    with torch.no_grad():  # π_k and the V of the estimates stay what they are
+        old_distribution = policy.distribution(obs)
+        values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
+    values = values.cpu().numpy()
+
+    # (2) n-step or λ-weighted targets, and the advantages that go with them
+    data = rollout.rewards, values, rollout.terminated, rollout.done
+    if args.n_steps is None:
+        advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
+    else:
+        advantages = n_step_returns(*data, args.gamma, args.n_steps) - values[:-1]
+    targets = (advantages + values[:-1])[valid]
+    fit = explained_variance(values[:-1][valid], targets)
+    advantages = advantages[valid]
+    if args.normalize_advantages:
+        advantages = normalize(advantages)
+    advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
+
+    # (3) one step: the batch is of π_k only, and after it π_k is gone
+    distribution = policy.distribution(obs)
+    objective = (distribution.log_prob(actions) * advantages).mean()
+    objective += args.entropy_coefficient * distribution.entropy().mean()
+    value_loss = (value_function(obs) - targets).square().mean()
+    loss = value_loss - objective  # no parameter is in both
+    gradient_step(args, optimizer, loss, policy, value_function)
+
+    with torch.no_grad():  # what the update has made of the whole batch
+        distribution = policy.distribution(obs)
+        objective = (distribution.log_prob(actions) * advantages).mean()
+        value_loss = (value_function(obs) - targets).square().mean()
+        kl = kl_divergence(old_distribution, distribution).mean()
+    return {
+        "train/policy_loss": -objective.item(),
+        "train/value_loss": value_loss.item(),
+        "train/entropy": distribution.entropy().mean().item(),
+        "train/kl": kl.item(),
+        "train/explained_variance": fit,
+    }
+
+
+def gradient_step(args, optimizer, loss, *networks):
+    """One step down the gradient of loss; each network's gradient norm is bounded."""
+    optimizer.zero_grad()
+    loss.backward()
+    for network in networks:
+        nn.utils.clip_grad_norm_(network.parameters(), args.max_grad_norm)
+    optimizer.step()
+
+
+def train(args, stop=()):
+    """The loop over k, until args.total_steps or until something is put into stop.
+
+    Returns the trained policy and the raw returns of the training episodes, in order.
+    """
+    torch.set_num_threads(1)  # small networks are slower on more
+    torch.manual_seed(args.seed)
+    torch.distributions.Distribution.set_default_validate_args(False)  # log() checks
+    envs = make_envs(args, args.num_envs)
+    policy = Policy(envs, args.hidden_sizes).to(args.device)
+    value_function = ValueFunction(envs, args.hidden_sizes).to(args.device)
+    parameters = [*policy.parameters(), *value_function.parameters()]
+    optimizer = torch.optim.Adam(parameters, args.learning_rate, eps=1e-5, fused=True)
+    parts = {"policy": policy, "value_function": value_function, "optimizer": optimizer}
+    state = {"iteration": 0, "steps": 0}
+    if args.resume:
+        state = load_checkpoint(args.resume, envs, parts)["state"]
+    history = []
+    writer, bar = open_log(args, state)
+    obs, _ = envs.reset(seed=iteration_seed(args, state))
+    done = np.zeros(args.num_envs, dtype=bool)
+    try:
+        while state["steps"] < args.total_steps and not stop:
+            seed = iteration_seed(args, state)
+            torch.manual_seed(seed)  # so that a resumed run goes on as it would have
+            learning_rate = args.learning_rate
+            if args.anneal_learning_rate:
+                learning_rate *= 1 - state["steps"] / args.total_steps
+            optimizer.param_groups[0]["lr"] = learning_rate
+            rollout = collect_rollout(args, envs, policy, obs, done)
+            obs, done = rollout.obs[-1], rollout.done[-1]
+            scalars = update(args, policy, value_function, optimizer, rollout)
+            state["iteration"] += 1
+            state["steps"] += rollout.steps
+            scalars["train/learning_rate"] = learning_rate
+            log(writer, bar, state, history, rollout.episodes, scalars)
+            if state["iteration"] % args.checkpoint_every == 0:
+                save_checkpoint(args, envs, parts, state)
+        save_checkpoint(args, envs, parts, state)
+    except FloatingPointError as error:
+        iteration = state["iteration"] + 1
+        fail(f"stopped in iteration {iteration}: {error}. Try a lower --learning-rate")
+    finally:
+        bar.close()
+        writer.close()
+        envs.close()
+    return policy, history
+
+
+def make_envs(args, num_envs, training=True, **kwargs):
+    """num_envs copies of args.env with flat observations, and raw returns in info.
+
+    envs.statistics holds those of the normalisation; they move only while training.
+    """
+    mode = {"auto": None}.get(args.vectorization, args.vectorization)
+    mode = "sync" if "render_mode" in kwargs else mode
+    if args.max_episode_steps:
+        kwargs["max_episode_steps"] = args.max_episode_steps
+    try:
+        envs = gym.make_vec(args.env, num_envs, mode, **args.env_kwargs, **kwargs)
+        space, actions = envs.single_observation_space, envs.single_action_space
+        if not isinstance(actions, (Box, Discrete)):
+            raise TypeError(f"its actions are {actions}; only Box and Discrete will do")
+        if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
+            raise TypeError("its autoreset mode is not NEXT_STEP")
+        envs = wrappers.RecordEpisodeStatistics(envs)
+        if not isinstance(space, Box) or len(space.shape) != 1:
+            envs = wrappers.FlattenObservation(envs)  # Discrete becomes one-hot
+    except Exception as error:  # the environment's own words say best what is wrong
+        fail(f"cannot make {args.env}: {error}")
+    statistics = {}
+    if args.normalize_observations and not isinstance(space, Discrete):
+        envs = wrappers.NormalizeObservation(envs)
+        envs.update_running_mean = training
+        statistics["observation"] = envs.obs_rms
+        envs = wrappers.TransformObservation(envs, lambda obs: obs.clip(-10, 10))
+    if args.normalize_rewards and training:
+        envs = wrappers.NormalizeReward(envs, args.gamma)
+        statistics["return"] = envs.return_rms
+    # The environment gets Box actions stretched from [-1, 1] to its bounds and clipped;
+    # the rollout keeps them as they were sampled, which is what log π belongs to.
+    if isinstance(actions, Discrete):
+        envs = wrappers.TransformAction(envs, lambda action: action + actions.start)
+    elif actions.is_bounded():
+        envs = wrappers.RescaleAction(envs, -1.0, 1.0)
+    if isinstance(actions, Box):
+        envs = wrappers.ClipAction(envs)
+    envs.statistics = statistics
+    return envs
+
+
+def to_tensor(array, args):
+    """array as float32 on args.device; FloatingPointError if it is not finite."""
+    tensor = torch.as_tensor(array, dtype=torch.float32, device=args.device)
+    if not tensor.isfinite().all():
+        raise FloatingPointError("an observation, reward or value is not finite")
+    return tensor
+
+
+def iteration_seed(args, state):
+    """Another seed for every iteration of every run; all randomness starts from it."""
+    return int(np.random.default_rng([args.seed, state["iteration"]]).integers(2**31))
+
+
+def open_log(args, state):
+    """A TensorBoard writer and a progress bar; on resuming, they go on at state."""
+    if not args.resume and Path(args.run_dir).exists() and os.listdir(args.run_dir):
+        fail(f"{args.run_dir} is not empty: --resume it, or choose another --run-dir")
+    writer = SummaryWriter(args.run_dir, purge_step=state["steps"] + 1)
+    versions = {"torch": torch.__version__, "gymnasium": gym.__version__}
+    text = json.dumps(vars(args) | versions, indent=4)
+    writer.add_text("arguments", text.replace("\n", "\n    "))
+    return writer, tqdm(total=args.total_steps, initial=state["steps"], unit="step")
+
+
+def log(writer, bar, state, history, episodes, scalars):
+    """An iteration to TensorBoard and the bar; FloatingPointError if it isn't finite."""
+    bar.update(state["steps"] - bar.n)
+    elapsed = bar.format_dict["elapsed"]
+    scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
+    if episodes:
+        returns, lengths = zip(*episodes)
+        history += returns
+        scalars["rollout/episode_return"] = np.mean(returns)
+        scalars["rollout/episode_length"] = np.mean(lengths)
+        mean_return = f"{np.mean(history[-100:]):.1f}"
+        bar.set_postfix({"return": mean_return, "KL": f"{scalars['train/kl']:.4f}"})
+    for name, value in scalars.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(f"{name} is not finite")
+        writer.add_scalar(name, value, state["steps"])
+
+
+def save_checkpoint(args, envs, parts, state):
+    """All that resuming needs, in a new file that then takes the old one's place."""
+    checkpoint = {
+        "script": SCRIPT,
+        "args": vars(args) | dict.fromkeys(["resume", "evaluate", "watch", "video"]),
+        "state": state,
+        "parts": {name: part.state_dict() for name, part in parts.items()},
+        "statistics": {
+            name: [torch.as_tensor(x) for x in (rms.mean, rms.var, rms.count)]
+            for name, rms in envs.statistics.items()
+        },
+    }
+    path = Path(args.run_dir, "checkpoint.pt")
+    with open(path.with_suffix(".tmp"), "wb") as file:
+        torch.save(checkpoint, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def load_checkpoint(path, envs=None, parts=None):
+    """A checkpoint's contents, put into envs and parts; code in the file never runs."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if checkpoint["script"] != SCRIPT:
+            raise ValueError(f"{checkpoint['script']} wrote it")
+        for name, part in (parts or {}).items():
+            part.load_state_dict(checkpoint["parts"][name])
+        for name, rms in (envs.statistics if envs else {}).items():
+            mean, var, count = checkpoint["statistics"][name]
+            rms.mean, rms.var, rms.count = mean.numpy(), var.numpy(), count.item()
+    except Exception as error:
+        fail(f"cannot load {path}: {error}")
+    return checkpoint
+
+
+def evaluate(args, checkpoint, greedy=True):
+    """Raw returns of args.eval_episodes whole episodes of a checkpoint's policy.
+
+    Every copy of the environment plays equally many: the first ones to end are short.
+    """
+    kwargs = {"render_mode": "human"} if args.watch else {}
+    if args.video:
+        record = partial(gym.wrappers.RecordVideo, video_folder=args.video)
+        kwargs["wrappers"] = [partial(record, episode_trigger=lambda episode: True)]
+        kwargs["render_mode"] = "rgb_array"
+    num_envs = 1 if kwargs else args.eval_episodes
+    envs = make_envs(args, num_envs, training=False, **kwargs)
+    policy = Policy(envs, args.hidden_sizes).to(args.device)
+    load_checkpoint(checkpoint, envs, {"policy": policy})
+    remaining = np.full(envs.num_envs, args.eval_episodes // envs.num_envs)
+    returns = []
+    obs, _ = envs.reset(seed=args.seed)
+    while remaining.any():
+        with torch.inference_mode():
+            distribution = policy.distribution(to_tensor(obs, args))
+            action = distribution.mode if greedy else distribution.sample()
+        obs, _, terminated, truncated, info = envs.step(action.cpu().numpy())
+        ended = (terminated | truncated) & (remaining > 0)
+        remaining -= ended
+        if ended.any():
+            returns += info["episode"]["r"][ended].tolist()
+    envs.close()
+    return np.array(returns)
+
+
+def number(kind, low, high=math.inf):
+    """An argparse type: a finite number of this kind from low to high."""
+
+    def convert(text):
+        if low <= kind(text) <= high and math.isfinite(kind(text)):
+            return kind(text)
+        raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+
+    convert.__name__ = kind.__name__  # argparse's messages show it
+    return convert
+
+
+def parse_args(argv=None):
+    """The flags, checked; given a checkpoint, its run's flags are the defaults."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.error = fail
+    count, weight, fraction = number(int, 1), number(float, 0), number(float, 0, 1)
+
+    def count_or_inf(text):
+        return math.inf if text == "inf" else count(text)
+
+    def flag(name, default, kind, text, **options):
+        switch = {"action": argparse.BooleanOptionalAction}
+        options |= switch if kind is bool else {"type": kind}
+        text = f"{text} (default: %(default)s)"
+        parser.add_argument(name, default=default, help=text, **options)
+
+    flag("--env", "CartPole-v1", str, "Gymnasium id, or module:Id-v0")
+    flag("--env-kwargs", {}, json.loads, "its keyword arguments, as JSON")
+    flag("--max-episode-steps", None, count, "horizon T; None: the environment's own")
+    flag("--seed", 0, number(int, 0), "of everything random")
+    flag("--total-steps", 100_000, count, "environment steps to train for")
+    flag("--num-envs", 8, count, "N, copies of the environment")
+    flag("--vectorization", "auto", str, "how", choices=["auto", "sync", "async"])
+    flag("--device", "cpu", str, "of the networks", choices=["cpu", "cuda"])
+    flag("--run-dir", None, str, "None: runs/<env>/<script>/<seed and time>")
+    flag("--eval-episodes", 10, count, "whole episodes with greedy actions")
+    flag("--checkpoint-every", 10, count, "iterations")
+    flag("--resume", None, str, "go on training", metavar="CHECKPOINT")
+    flag("--evaluate", None, str, "only evaluate", metavar="CHECKPOINT")
+    flag("--watch", None, str, "only evaluate, in a window", metavar="CHECKPOINT")
+    flag("--video", None, str, "record the evaluation", metavar="DIR")
+    flag("--gamma", 0.99, fraction, "γ, discount")
+    flag("--learning-rate", 1e-3, weight, "α, step size")
+    flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
+    flag("--hidden-sizes", [64, 64], count, "units of each network's layers", nargs="*")
+    flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
+    flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy in the objective")
+    flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
+    flag("--normalize-rewards", True, bool, "by the running std of returns")
+    flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
+    flag("--rollout-steps", 32, count, "T, steps of each copy in D_k")
+    flag("--n-steps", None, count_or_inf, "n of R̂^(n), 1 to inf; None: λ-weighted")
+    flag("--gae-lambda", 0.95, fraction, "λ: 0 is TD, 1 is Monte Carlo")
+    args = parser.parse_args(argv)
+    checkpoint = args.resume or args.evaluate or args.watch
+    if checkpoint:
+        parser.set_defaults(**load_checkpoint(checkpoint)["args"])
+        args = parser.parse_args(argv)
+    elif not args.run_dir:
+        run = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+        args.run_dir = str(Path("runs", args.env, Path(SCRIPT).stem, run))
+    if not isinstance(args.env_kwargs, dict):
+        fail("argument --env-kwargs: not a JSON object")
+    if args.device == "cuda" and not torch.cuda.is_available():
+        fail("argument --device: torch finds no CUDA device")
+    if args.total_steps < args.num_envs * args.rollout_steps:
+        fail("argument --total-steps: less than a batch, --num-envs × --rollout-steps")
+    return args
+
+
+def fail(message):
+    """One line that says what to mend, and exit code 2."""
+    print(f"{SCRIPT}: {' '.join(str(message).split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def main(argv=None):
+    """Train, then evaluate; or only evaluate a checkpoint."""
+    args = parse_args(argv)
+    stop = []  # fills at Ctrl-C or SIGTERM: the iteration ends, the checkpoint is written
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, lambda number, frame: stop.append(number))
+    checkpoint = args.evaluate or args.watch
+    try:
+        if not checkpoint:
+            train(args, stop)
+            checkpoint = f"{args.run_dir}/checkpoint.pt"
+        if stop:
+            print(f"stopped; to go on: python {SCRIPT} --resume {checkpoint}")
+            raise SystemExit(128 + stop[0])
+        returns = evaluate(args, checkpoint)
+    except (OSError, FloatingPointError, gym.error.Error) as error:
+        fail(error)
+    mean, std, episodes = returns.mean(), returns.std(), len(returns)
+    print(f"{args.env}: return {mean:.1f} ± {std:.1f} over {episodes} episodes")
+    print(f"log:   tensorboard --logdir {args.run_dir}")
+    print(f"watch: python {SCRIPT} --watch {checkpoint}")
+
+
+if __name__ == "__main__":
+    main()
