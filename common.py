@@ -3,10 +3,10 @@
 Arrays are NumPy, time-major: row t, column i is step t in copy i of the environment.
 
     rewards     (T, N)      r_t, what action a_t earned
-    values      (T + 1, N)  V(s_t); the last row is V(s_T), the state after the last action
-    terminated  (T, N)      action a_t led to a true end: nothing can follow, so V(s_{t+1}) = 0
-    done        (T, N)      terminated, or truncated by a time limit: the next row is not
-                            the same episode, so nothing may flow back from it
+    values      (T + 1, N)  V(s_t); the last row is the state after the last action
+    terminated  (T, N)      action a_t led to a true end, where V(s_{t+1}) = 0
+    done        (T, N)      terminated, or truncated by a time limit: the next row is of
+                            another episode, so nothing may flow back from it
 
 A column may hold several episodes. Gymnasium's vector environments reset an environment
 on the step after its episode's end; that extra row is not a transition, and whatever
@@ -19,8 +19,8 @@ import numpy as np
 def rewards_to_go(rewards, done, gamma):
     """G_t = r_t + γ r_{t+1} + γ² r_{t+2} + ... up to the end of the episode.
 
-    rewards and done are (T, N); the result is (T, N). An episode that the batch's border
-    cuts off gets the rewards that the batch holds: give whole trajectories.
+    rewards and done are (T, N); the result is (T, N). An episode that the border of the
+    batch cuts off gets the rewards that the batch holds: give whole trajectories.
     Raises ValueError if the shapes differ.
     """
     rewards, done = _checked(rewards, done)
@@ -56,9 +56,9 @@ def n_step_returns(rewards, values, terminated, done, gamma, n):
 
 
 def generalized_advantages(rewards, values, terminated, done, gamma, lam):
-    """Â_t = δ_t + (γλ) δ_{t+1} + (γλ)² δ_{t+2} + ..., δ_t = r_t + γ V(s_{t+1}) - V(s_t).
+    """Â_t = δ_t + γλ δ_{t+1} + (γλ)² δ_{t+2} + ..., δ_t = r_t + γ V(s_{t+1}) - V(s_t).
 
-    Generalized advantage estimation (Schulman et al. 2016, eq. 16), the λ-weighted blend
+    Generalized advantage estimation (Schulman et al. 2016, eq. 16), a λ-weighted blend
     of all the n-step advantages: λ = 0 is Â^(1) (TD), λ = 1 is Â^(∞) (Monte Carlo).
 
     rewards, terminated and done are (T, N), values (T + 1, N); the result is (T, N).
@@ -86,9 +86,9 @@ def normalize(x):
 
 
 def explained_variance(prediction, target):
-    """1 - Var[target - prediction] / Var[target], over all elements; both of one shape.
+    """1 - Var[target - prediction] / Var[target] over all elements; both of one shape.
 
-    1 is a perfect critic, 0 one that is no better than a constant, negative a worse one.
+    1 is a perfect critic, 0 one that is no better than a constant, below 0 a worse one.
     0 if the target doesn't vary. Raises ValueError if the shapes differ.
     """
     prediction, target = np.asarray(prediction), np.asarray(target)

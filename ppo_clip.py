@@ -106,20 +106,21 @@ def collect_rollout(args, envs, policy, obs, done):
 
     Fields are (T, N, ...), obs is (T + 1, N, ...); flags at t are the outcome of action
     t. obs[t + 1] is what action t led to, an episode's last observation too, so that
-    V(obs[1:]) is every bootstrap value. The row after an episode's end is its reset, no
-    transition: valid masks it. episodes are (raw return, length) of those that ended.
+    V(obs[1:]) is every bootstrap value. The row after an episode's end is its reset and
+    no transition: valid masks it.
+    episodes holds the (raw return, length) of those that ended.
     """
     rows, episodes, steps = [], [], 0
     for _ in range(args.rollout_steps):
         with torch.inference_mode():
             action = policy.distribution(to_tensor(obs, args)).sample().cpu().numpy()
         next_obs, reward, terminated, truncated, info = envs.step(action)
+        steps += int((~done).sum())
         valid, done = ~done, terminated | truncated
         rows.append((obs, action, reward, terminated, done, valid))
-        obs = next_obs
-        steps += int(valid.sum())
-        if done.any():
-            episodes += zip(info["episode"]["r"][done], info["episode"]["l"][done])
+        obs, ended = next_obs, done & valid
+        if ended.any():
+            episodes += zip(info["episode"]["r"][ended], info["episode"]["l"][ended])
     all_obs, *fields = (np.stack(field) for field in zip(*rows))
     return Rollout(np.concatenate([all_obs, obs[None]]), *fields, episodes, steps)
 
@@ -135,7 +136,7 @@ def update(args, policy, value_function, optimizer, rollout):
     valid = rollout.valid
     obs = to_tensor(rollout.obs[:-1][valid], args)  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
-    with torch.no_grad():  # π_k and the V of the estimates stay what they are
+    with torch.no_grad():  # π_k and Â are constants in the gradient
         old_distribution = policy.distribution(obs)
         old_log_probs = old_distribution.log_prob(actions)  # (B,)
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
@@ -229,6 +230,7 @@ def train(args, stop=()):
             scalars["train/learning_rate"] = learning_rate
             log(writer, bar, state, history, rollout.episodes, scalars)
             if state["iteration"] % args.checkpoint_every == 0:
+                writer.flush()
                 save_checkpoint(args, envs, parts, state)
         save_checkpoint(args, envs, parts, state)
     except FloatingPointError as error:
@@ -272,11 +274,11 @@ def make_envs(args, num_envs, training=True, **kwargs):
         envs = wrappers.NormalizeReward(envs, args.gamma)
         statistics["return"] = envs.return_rms
     # The environment gets Box actions stretched from [-1, 1] to its bounds and clipped;
-    # the rollout keeps them as they were sampled, which is what log π belongs to.
+    # the rollout keeps them as they were sampled: log π belongs to those.
     if isinstance(actions, Discrete):
         envs = wrappers.TransformAction(envs, lambda action: action + actions.start)
     elif actions.is_bounded():
-        envs = wrappers.RescaleAction(envs, -1.0, 1.0)
+        envs = wrappers.RescaleAction(envs, np.float32(-1), np.float32(1))
     if isinstance(actions, Box):
         envs = wrappers.ClipAction(envs)
     envs.statistics = statistics
@@ -298,8 +300,11 @@ def iteration_seed(args, state):
 
 def open_log(args, state):
     """A TensorBoard writer and a progress bar; on resuming, they go on at state."""
-    if not args.resume and Path(args.run_dir).exists() and os.listdir(args.run_dir):
+    own = args.resume and Path(args.resume).parent == Path(args.run_dir)
+    if not own and Path(args.run_dir).exists() and os.listdir(args.run_dir):
         fail(f"{args.run_dir} is not empty: --resume it, or choose another --run-dir")
+    if state["steps"] >= args.total_steps:
+        fail(f"{args.resume} has {state['steps']} steps: raise --total-steps")
     writer = SummaryWriter(args.run_dir, purge_step=state["steps"] + 1)
     versions = {"torch": torch.__version__, "gymnasium": gym.__version__}
     text = json.dumps(vars(args) | versions, indent=4)
@@ -308,7 +313,7 @@ def open_log(args, state):
 
 
 def log(writer, bar, state, history, episodes, scalars):
-    """An iteration to TensorBoard and the bar; FloatingPointError if it isn't finite."""
+    """One iteration's scalars, checked, to TensorBoard and the progress bar."""
     bar.update(state["steps"] - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
@@ -317,8 +322,8 @@ def log(writer, bar, state, history, episodes, scalars):
         history += returns
         scalars["rollout/episode_return"] = np.mean(returns)
         scalars["rollout/episode_length"] = np.mean(lengths)
-        mean_return = f"{np.mean(history[-100:]):.1f}"
-        bar.set_postfix({"return": mean_return, "KL": f"{scalars['train/kl']:.4f}"})
+    kl, recent = scalars["train/kl"], history[-100:] or [math.nan]
+    bar.set_postfix_str(f"return {np.mean(recent):.1f}, KL {kl:.4f}")
     for name, value in scalars.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is not finite")
@@ -392,10 +397,10 @@ def evaluate(args, checkpoint, greedy=True):
 
 
 def number(kind, low, high=math.inf):
-    """An argparse type: a finite number of this kind from low to high."""
+    """An argparse type: a number of this kind from low to high."""
 
     def convert(text):
-        if low <= kind(text) <= high and math.isfinite(kind(text)):
+        if low <= kind(text) <= high:  # never so for NaN
             return kind(text)
         raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
 
@@ -447,7 +452,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     checkpoint = args.resume or args.evaluate or args.watch
     if checkpoint:
-        parser.set_defaults(**load_checkpoint(checkpoint)["args"])
+        folder = {"run_dir": str(Path(checkpoint).parent)}  # wherever it is by now
+        parser.set_defaults(**load_checkpoint(checkpoint)["args"] | folder)
         args = parser.parse_args(argv)
     elif not args.run_dir:
         run = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -470,7 +476,7 @@ def fail(message):
 def main(argv=None):
     """Train, then evaluate; or only evaluate a checkpoint."""
     args = parse_args(argv)
-    stop = []  # fills at Ctrl-C or SIGTERM: the iteration ends, the checkpoint is written
+    stop = []  # fills at Ctrl-C or SIGTERM: the run ends with this iteration, saved
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, lambda number, frame: stop.append(number))
     checkpoint = args.evaluate or args.watch

@@ -1,14 +1,14 @@
-"""REINFORCE: make the actions of a trajectory as much more likely as its return is high.
+"""REINFORCE: make an action the more likely, the higher the return that followed it.
 
 Objective: maximise J(θ) = E_{τ~π_θ}[ Σ_t r_t ], discounted by γ.
 Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) G_t over m whole trajectories, with the
-    return from t on, G_t = Σ_{t'>=t} γ^{t'-t} r_t'; or, without this temporal structure,
-    with the whole trajectory's R(τ) = G_0 at every t: as unbiased, and noisier
+    return from t on, G_t = Σ_{t'>=t} γ^{t'-t} r_t'. The lecture starts with R(τ), the
+    whole trajectory's return, at every t: unbiased too, and noisier.
 
     Initialize policy parameters θ
     for iteration = 1, 2, ... do
         (1) collect m trajectories with the current policy
-        (2) at each time step t in each trajectory compute the return G_t
+        (2) at each time step t in each trajectory compute the return G_t, or take R(τ)
         (3) update the policy with ĝ, plugged into SGD or Adam
     end for
 
@@ -18,7 +18,7 @@ Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) G_t over m whole trajector
 
 The horizon T is the environment's time limit, or --max-episode-steps. The factor γ^t of
 the exact gradient is left out, as in all known code. --normalize-advantages takes the
-mean off the returns and divides them by their spread: a constant is the simplest baseline.
+returns' mean off them and divides by their spread: a constant, the simplest baseline.
 
     python reinforce.py
     python reinforce.py --env Acrobot-v1 --total-steps 300_000 --weight trajectory
@@ -88,12 +88,12 @@ class Policy(nn.Module):
 
 
 def collect_trajectories(args, envs, policy, seed):
-    """(1) One whole trajectory from each of the N = m copies, all from a reset.
+    """(1) One whole trajectory in each of N = m copies, from a reset with this seed.
 
-    Fields are (T, N, ...), obs is (T + 1, N, ...), T the length of the longest; flags at
-    t are the outcome of action t. valid masks what a copy does after its trajectory: no
-    trajectory is cut, and none is left out for being long. episodes are (raw return,
-    length) of the m trajectories, steps also counts the masked ones.
+    Fields are (T, N, ...), obs is (T + 1, N, ...); flags at t are the outcome of action
+    t. T is the length of the longest trajectory. What a copy does after its own, valid
+    masks, and steps counts; so none is cut, and none is left out for being long.
+    episodes holds the (raw return, length) of those that ended.
     """
     obs, _ = envs.reset(seed=seed)
     done = finished = np.zeros(args.num_envs, dtype=bool)
@@ -105,10 +105,10 @@ def collect_trajectories(args, envs, policy, seed):
         steps += int((~done).sum())
         valid, done = ~finished, terminated | truncated
         rows.append((obs, action, reward, terminated, done, valid))
-        obs = next_obs
-        ended, finished = done & valid, finished | done
+        obs, ended = next_obs, done & valid
         if ended.any():
             episodes += zip(info["episode"]["r"][ended], info["episode"]["l"][ended])
+        finished = finished | done
         if steps > args.total_steps and not finished.all():
             fail("a trajectory outlasts --total-steps: bound it by --max-episode-steps")
     all_obs, *fields = (np.stack(field) for field in zip(*rows))
@@ -191,6 +191,7 @@ def train(args, stop=()):
             scalars["train/learning_rate"] = learning_rate
             log(writer, bar, state, history, rollout.episodes, scalars)
             if state["iteration"] % args.checkpoint_every == 0:
+                writer.flush()
                 save_checkpoint(args, envs, parts, state)
         save_checkpoint(args, envs, parts, state)
     except FloatingPointError as error:
@@ -234,11 +235,11 @@ def make_envs(args, num_envs, training=True, **kwargs):
         envs = wrappers.NormalizeReward(envs, args.gamma)
         statistics["return"] = envs.return_rms
     # The environment gets Box actions stretched from [-1, 1] to its bounds and clipped;
-    # the rollout keeps them as they were sampled, which is what log π belongs to.
+    # the rollout keeps them as they were sampled: log π belongs to those.
     if isinstance(actions, Discrete):
         envs = wrappers.TransformAction(envs, lambda action: action + actions.start)
     elif actions.is_bounded():
-        envs = wrappers.RescaleAction(envs, -1.0, 1.0)
+        envs = wrappers.RescaleAction(envs, np.float32(-1), np.float32(1))
     if isinstance(actions, Box):
         envs = wrappers.ClipAction(envs)
     envs.statistics = statistics
@@ -260,8 +261,11 @@ def iteration_seed(args, state):
 
 def open_log(args, state):
     """A TensorBoard writer and a progress bar; on resuming, they go on at state."""
-    if not args.resume and Path(args.run_dir).exists() and os.listdir(args.run_dir):
+    own = args.resume and Path(args.resume).parent == Path(args.run_dir)
+    if not own and Path(args.run_dir).exists() and os.listdir(args.run_dir):
         fail(f"{args.run_dir} is not empty: --resume it, or choose another --run-dir")
+    if state["steps"] >= args.total_steps:
+        fail(f"{args.resume} has {state['steps']} steps: raise --total-steps")
     writer = SummaryWriter(args.run_dir, purge_step=state["steps"] + 1)
     versions = {"torch": torch.__version__, "gymnasium": gym.__version__}
     text = json.dumps(vars(args) | versions, indent=4)
@@ -270,7 +274,7 @@ def open_log(args, state):
 
 
 def log(writer, bar, state, history, episodes, scalars):
-    """An iteration to TensorBoard and the bar; FloatingPointError if it isn't finite."""
+    """One iteration's scalars, checked, to TensorBoard and the progress bar."""
     bar.update(state["steps"] - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
@@ -279,8 +283,8 @@ def log(writer, bar, state, history, episodes, scalars):
         history += returns
         scalars["rollout/episode_return"] = np.mean(returns)
         scalars["rollout/episode_length"] = np.mean(lengths)
-        mean_return = f"{np.mean(history[-100:]):.1f}"
-        bar.set_postfix({"return": mean_return, "KL": f"{scalars['train/kl']:.4f}"})
+    kl, recent = scalars["train/kl"], history[-100:] or [math.nan]
+    bar.set_postfix_str(f"return {np.mean(recent):.1f}, KL {kl:.4f}")
     for name, value in scalars.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is not finite")
@@ -354,10 +358,10 @@ def evaluate(args, checkpoint, greedy=True):
 
 
 def number(kind, low, high=math.inf):
-    """An argparse type: a finite number of this kind from low to high."""
+    """An argparse type: a number of this kind from low to high."""
 
     def convert(text):
-        if low <= kind(text) <= high and math.isfinite(kind(text)):
+        if low <= kind(text) <= high:  # never so for NaN
             return kind(text)
         raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
 
@@ -407,7 +411,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     checkpoint = args.resume or args.evaluate or args.watch
     if checkpoint:
-        parser.set_defaults(**load_checkpoint(checkpoint)["args"])
+        folder = {"run_dir": str(Path(checkpoint).parent)}  # wherever it is by now
+        parser.set_defaults(**load_checkpoint(checkpoint)["args"] | folder)
         args = parser.parse_args(argv)
     elif not args.run_dir:
         run = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -428,7 +433,7 @@ def fail(message):
 def main(argv=None):
     """Train, then evaluate; or only evaluate a checkpoint."""
     args = parse_args(argv)
-    stop = []  # fills at Ctrl-C or SIGTERM: the iteration ends, the checkpoint is written
+    stop = []  # fills at Ctrl-C or SIGTERM: the run ends with this iteration, saved
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, lambda number, frame: stop.append(number))
     checkpoint = args.evaluate or args.watch

@@ -2,8 +2,8 @@
 
 Objective: maximise J(θ) = E_{τ~π_θ}[ Σ_t r_t ], discounted by γ.
 Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) Â_t, Â_t = G_t - b(s_t), over m whole
-    trajectories; E[∇ log π_θ(a_t|s_t) b(s_t)] = 0 for any b, so no b makes ĝ biased, and
-    b(s) near the expected return makes its variance small
+    trajectories. No b makes ĝ biased, since E[∇ log π_θ(a_t|s_t) b(s_t)] = 0 for any;
+    one that is near the expected return makes its variance small.
 
     Initialize policy parameters θ, baseline b
     for iteration = 1, 2, ... do
@@ -18,9 +18,9 @@ Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) Â_t, Â_t = G_t - b(s_t),
     b(s), G_t, Â_t  value_function(obs), returns, advantages
     m, α, γ         --num-envs, --learning-rate, --gamma
 
-New against reinforce.py: the baseline. Step (2) uses it as the iterations before left it:
-fitted to this batch first, it would know the returns that it is compared with. The factor
-γ^t of the exact gradient is left out, as in all known code.
+New against reinforce.py: the baseline. Step (2) uses it as it was before this batch; if
+fitted first, b(s_t) would know the return of the very action that it is to judge.
+The factor γ^t of the exact gradient is left out, as in all known code.
 
     python vpg_baseline.py
     python vpg_baseline.py --env Acrobot-v1 --total-steps 300_000 --optimizer sgd
@@ -103,12 +103,12 @@ class ValueFunction(nn.Module):
 
 
 def collect_trajectories(args, envs, policy, seed):
-    """(1) One whole trajectory from each of the N = m copies, all from a reset.
+    """(1) One whole trajectory in each of N = m copies, from a reset with this seed.
 
-    Fields are (T, N, ...), obs is (T + 1, N, ...), T the length of the longest; flags at
-    t are the outcome of action t. valid masks what a copy does after its trajectory: no
-    trajectory is cut, and none is left out for being long. episodes are (raw return,
-    length) of the m trajectories, steps also counts the masked ones.
+    Fields are (T, N, ...), obs is (T + 1, N, ...); flags at t are the outcome of action
+    t. T is the length of the longest trajectory. What a copy does after its own, valid
+    masks, and steps counts; so none is cut, and none is left out for being long.
+    episodes holds the (raw return, length) of those that ended.
     """
     obs, _ = envs.reset(seed=seed)
     done = finished = np.zeros(args.num_envs, dtype=bool)
@@ -120,10 +120,10 @@ def collect_trajectories(args, envs, policy, seed):
         steps += int((~done).sum())
         valid, done = ~finished, terminated | truncated
         rows.append((obs, action, reward, terminated, done, valid))
-        obs = next_obs
-        ended, finished = done & valid, finished | done
+        obs, ended = next_obs, done & valid
         if ended.any():
             episodes += zip(info["episode"]["r"][ended], info["episode"]["l"][ended])
+        finished = finished | done
         if steps > args.total_steps and not finished.all():
             fail("a trajectory outlasts --total-steps: bound it by --max-episode-steps")
     all_obs, *fields = (np.stack(field) for field in zip(*rows))
@@ -135,25 +135,25 @@ def update(args, policy, value_function, optimizer, rollout):
     valid = rollout.valid
     obs = to_tensor(rollout.obs[:-1][valid], args)  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
-    with torch.no_grad():  # π and the b of the estimates stay what they are
+    with torch.no_grad():  # Â is a constant in ĝ
         old_distribution = policy.distribution(obs)
-        values = value_function(obs)  # (B,)
+        values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
     values = values.cpu().numpy()
 
-    # (2) returns, and the advantages against the baseline as it was before
+    # (2) returns, and the advantages over the baseline as it was before this batch
     returns = rewards_to_go(rollout.rewards, rollout.done, args.gamma)
     if args.weight == "trajectory":
         returns = np.broadcast_to(returns[0], returns.shape)  # R(τ) at every t
+    advantages = returns - values[:-1]
     targets = returns[valid]
-    fit = explained_variance(values, targets)
-    advantages = targets - values
+    fit = explained_variance(values[:-1][valid], targets)
+    advantages = advantages[valid]
     if args.normalize_advantages:
         advantages = normalize(advantages)
     advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
 
     # (3) re-fit the baseline
-    fused_adam = partial(torch.optim.Adam, fused=True)
-    refit = fused_adam(value_function.parameters(), args.baseline_learning_rate)
+    refit = torch.optim.Adam(value_function.parameters(), args.baseline_learning_rate)
     for _ in range(args.baseline_epochs):
         value_loss = (value_function(obs) - targets).square().mean()
         gradient_step(args, refit, value_loss, value_function)
@@ -221,6 +221,7 @@ def train(args, stop=()):
             scalars["train/learning_rate"] = learning_rate
             log(writer, bar, state, history, rollout.episodes, scalars)
             if state["iteration"] % args.checkpoint_every == 0:
+                writer.flush()
                 save_checkpoint(args, envs, parts, state)
         save_checkpoint(args, envs, parts, state)
     except FloatingPointError as error:
@@ -264,11 +265,11 @@ def make_envs(args, num_envs, training=True, **kwargs):
         envs = wrappers.NormalizeReward(envs, args.gamma)
         statistics["return"] = envs.return_rms
     # The environment gets Box actions stretched from [-1, 1] to its bounds and clipped;
-    # the rollout keeps them as they were sampled, which is what log π belongs to.
+    # the rollout keeps them as they were sampled: log π belongs to those.
     if isinstance(actions, Discrete):
         envs = wrappers.TransformAction(envs, lambda action: action + actions.start)
     elif actions.is_bounded():
-        envs = wrappers.RescaleAction(envs, -1.0, 1.0)
+        envs = wrappers.RescaleAction(envs, np.float32(-1), np.float32(1))
     if isinstance(actions, Box):
         envs = wrappers.ClipAction(envs)
     envs.statistics = statistics
@@ -290,8 +291,11 @@ def iteration_seed(args, state):
 
 def open_log(args, state):
     """A TensorBoard writer and a progress bar; on resuming, they go on at state."""
-    if not args.resume and Path(args.run_dir).exists() and os.listdir(args.run_dir):
+    own = args.resume and Path(args.resume).parent == Path(args.run_dir)
+    if not own and Path(args.run_dir).exists() and os.listdir(args.run_dir):
         fail(f"{args.run_dir} is not empty: --resume it, or choose another --run-dir")
+    if state["steps"] >= args.total_steps:
+        fail(f"{args.resume} has {state['steps']} steps: raise --total-steps")
     writer = SummaryWriter(args.run_dir, purge_step=state["steps"] + 1)
     versions = {"torch": torch.__version__, "gymnasium": gym.__version__}
     text = json.dumps(vars(args) | versions, indent=4)
@@ -300,7 +304,7 @@ def open_log(args, state):
 
 
 def log(writer, bar, state, history, episodes, scalars):
-    """An iteration to TensorBoard and the bar; FloatingPointError if it isn't finite."""
+    """One iteration's scalars, checked, to TensorBoard and the progress bar."""
     bar.update(state["steps"] - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
@@ -309,8 +313,8 @@ def log(writer, bar, state, history, episodes, scalars):
         history += returns
         scalars["rollout/episode_return"] = np.mean(returns)
         scalars["rollout/episode_length"] = np.mean(lengths)
-        mean_return = f"{np.mean(history[-100:]):.1f}"
-        bar.set_postfix({"return": mean_return, "KL": f"{scalars['train/kl']:.4f}"})
+    kl, recent = scalars["train/kl"], history[-100:] or [math.nan]
+    bar.set_postfix_str(f"return {np.mean(recent):.1f}, KL {kl:.4f}")
     for name, value in scalars.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is not finite")
@@ -384,10 +388,10 @@ def evaluate(args, checkpoint, greedy=True):
 
 
 def number(kind, low, high=math.inf):
-    """An argparse type: a finite number of this kind from low to high."""
+    """An argparse type: a number of this kind from low to high."""
 
     def convert(text):
-        if low <= kind(text) <= high and math.isfinite(kind(text)):
+        if low <= kind(text) <= high:  # never so for NaN
             return kind(text)
         raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
 
@@ -439,7 +443,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     checkpoint = args.resume or args.evaluate or args.watch
     if checkpoint:
-        parser.set_defaults(**load_checkpoint(checkpoint)["args"])
+        folder = {"run_dir": str(Path(checkpoint).parent)}  # wherever it is by now
+        parser.set_defaults(**load_checkpoint(checkpoint)["args"] | folder)
         args = parser.parse_args(argv)
     elif not args.run_dir:
         run = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -460,7 +465,7 @@ def fail(message):
 def main(argv=None):
     """Train, then evaluate; or only evaluate a checkpoint."""
     args = parse_args(argv)
-    stop = []  # fills at Ctrl-C or SIGTERM: the iteration ends, the checkpoint is written
+    stop = []  # fills at Ctrl-C or SIGTERM: the run ends with this iteration, saved
     for signal_number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signal_number, lambda number, frame: stop.append(number))
     checkpoint = args.evaluate or args.watch
