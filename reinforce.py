@@ -342,7 +342,7 @@ def evaluate(args, checkpoint, greedy=True):
     policy = Policy(envs, args.hidden_sizes).to(args.device)
     load_checkpoint(checkpoint, envs, {"policy": policy})
     remaining = np.full(envs.num_envs, args.eval_episodes // envs.num_envs)
-    returns = []
+    returns, waited = [], 0
     obs, _ = envs.reset(seed=args.seed)
     while remaining.any():
         with torch.inference_mode():
@@ -351,8 +351,11 @@ def evaluate(args, checkpoint, greedy=True):
         obs, _, terminated, truncated, info = envs.step(action.cpu().numpy())
         ended = (terminated | truncated) & (remaining > 0)
         remaining -= ended
+        waited = 0 if ended.any() else waited + 1
         if ended.any():
             returns += info["episode"]["r"][ended].tolist()
+        elif waited == 100_000:
+            fail(f"no episode ends in {waited} steps: bound it by --max-episode-steps")
     envs.close()
     return np.array(returns)
 
@@ -433,13 +436,20 @@ def fail(message):
 def main(argv=None):
     """Train, then evaluate; or only evaluate a checkpoint."""
     args = parse_args(argv)
-    stop = []  # fills at Ctrl-C or SIGTERM: the run ends with this iteration, saved
-    for signal_number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signal_number, lambda number, frame: stop.append(number))
     checkpoint = args.evaluate or args.watch
+    stop = []  # fills at Ctrl-C or SIGTERM: the run ends with this iteration, saved
+
+    def catch(number, frame):
+        stop.append(number)
+        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+
     try:
         if not checkpoint:
+            for number in signal.SIGINT, signal.SIGTERM:
+                signal.signal(number, catch)
             train(args, stop)
+            for number in signal.SIGINT, signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
             checkpoint = f"{args.run_dir}/checkpoint.pt"
         if stop:
             print(f"stopped; to go on: python {SCRIPT} --resume {checkpoint}")
