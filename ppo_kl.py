@@ -84,14 +84,15 @@ class Policy(nn.Module):
         # a small last layer: the first policy hardly prefers any action
         self.network = mlp([inputs, *hidden_sizes, outputs], last_gain=0.01)
         if not self.discrete:
-            self.log_std = nn.Parameter(torch.zeros(outputs))  # the same in every state
+            self.log_std = nn.Parameter(torch.zeros(space.shape))  # the same for all s
 
     def distribution(self, obs):
         """π_θ(·|s) for obs (B, observation): one event per row."""
-        output = self.network(obs)  # (B, actions) logits or (B, action) means
+        output = self.network(obs)
         if self.discrete:
             return Categorical(logits=output)
-        return Independent(Normal(output, self.log_std.exp()), 1)
+        mean = output.reshape(-1, *self.log_std.shape)
+        return Independent(Normal(mean, self.log_std.exp()), self.log_std.ndim)
 
 
 class ValueFunction(nn.Module):
