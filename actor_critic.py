@@ -234,7 +234,7 @@ def train(args, stop=()):
         bar.close()
         writer.close()
         envs.close()
-    return policy, history
+    return policy, [episode_return for episode_return, _ in history]
 
 
 def make_envs(args, num_envs, training=True, **kwargs):
@@ -307,17 +307,19 @@ def open_log(args, state):
 
 
 def log(writer, bar, state, history, episodes, scalars):
-    """One iteration's scalars, checked, to TensorBoard and the progress bar."""
+    """One iteration's scalars, checked, to TensorBoard and the progress bar.
+
+    Returns and lengths are means over the last 100 episodes, as is usual.
+    """
     bar.update(state["steps"] - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
-    if episodes:
-        returns, lengths = zip(*episodes)
-        history += returns
-        scalars["rollout/episode_return"] = np.mean(returns)
-        scalars["rollout/episode_length"] = np.mean(lengths)
-    kl, recent = scalars["train/kl"], history[-100:] or [math.nan]
-    bar.set_postfix_str(f"return {np.mean(recent):.1f}, KL {kl:.4f}")
+    history += episodes
+    if history:
+        mean_return, mean_length = np.mean(history[-100:], axis=0)
+        scalars["rollout/episode_return"] = mean_return
+        scalars["rollout/episode_length"] = mean_length
+        bar.set_postfix_str(f"return {mean_return:.1f}, KL {scalars['train/kl']:.4f}")
     for name, value in scalars.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is not finite")
@@ -421,7 +423,7 @@ def parse_args(argv=None):
     flag("--env-kwargs", {}, json.loads, "its keyword arguments, as JSON")
     flag("--max-episode-steps", None, count, "horizon T; None: the environment's own")
     flag("--seed", 0, number(int, 0), "of everything random")
-    flag("--total-steps", 100_000, count, "environment steps to train for")
+    flag("--total-steps", 200_000, count, "environment steps to train for")
     flag("--num-envs", 8, count, "N, copies of the environment")
     flag("--vectorization", "auto", str, "how", choices=["auto", "sync", "async"])
     flag("--device", "cpu", str, "of the networks", choices=["cpu", "cuda"])

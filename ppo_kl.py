@@ -260,7 +260,7 @@ def train(args, stop=()):
         bar.close()
         writer.close()
         envs.close()
-    return policy, history
+    return policy, [episode_return for episode_return, _ in history]
 
 
 def make_envs(args, num_envs, training=True, **kwargs):
@@ -333,17 +333,19 @@ def open_log(args, state):
 
 
 def log(writer, bar, state, history, episodes, scalars):
-    """One iteration's scalars, checked, to TensorBoard and the progress bar."""
+    """One iteration's scalars, checked, to TensorBoard and the progress bar.
+
+    Returns and lengths are means over the last 100 episodes, as is usual.
+    """
     bar.update(state["steps"] - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
-    if episodes:
-        returns, lengths = zip(*episodes)
-        history += returns
-        scalars["rollout/episode_return"] = np.mean(returns)
-        scalars["rollout/episode_length"] = np.mean(lengths)
-    kl, recent = scalars["train/kl"], history[-100:] or [math.nan]
-    bar.set_postfix_str(f"return {np.mean(recent):.1f}, KL {kl:.4f}")
+    history += episodes
+    if history:
+        mean_return, mean_length = np.mean(history[-100:], axis=0)
+        scalars["rollout/episode_return"] = mean_return
+        scalars["rollout/episode_length"] = mean_length
+        bar.set_postfix_str(f"return {mean_return:.1f}, KL {scalars['train/kl']:.4f}")
     for name, value in scalars.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is not finite")
