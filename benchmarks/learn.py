@@ -1,24 +1,24 @@
-"""Measures learning: a grid of script × environment × seed, each run a process of its own.
+"""Measures learning: a grid of script × environment × seed, each run its own process.
 
     python benchmarks/learn.py --group cartpole --workers 2
 
 Each run is the script's own command line, with one torch thread and nothing changed but
 the environment, the seed and the number of steps. A finished run appends one row to
-benchmarks/results/runs.csv and its learning curve (mean return of the last 100 episodes
-against steps) to benchmarks/results/curves.csv; runs that are there already are skipped,
-so the command can be stopped and given again. benchmarks/report.py draws the figures.
+benchmarks/results/runs.csv, and its learning curve (mean return of the last 100
+episodes against steps) to benchmarks/results/curves.csv. Runs that are there already
+are skipped: the command can be stopped and given again. benchmarks/report.py makes
+tables and figures of what is there.
 """
 
 import argparse
 import csv
 import os
 import re
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import gymnasium
@@ -45,17 +45,21 @@ def run(job):
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, f"{script}.py", "--env", env, "--seed", str(seed)]
         command += ["--total-steps", str(steps), "--eval-episodes", "100"]
-        begin = time.perf_counter()
-        done = subprocess.run(
-            [*command, "--run-dir", f"{folder}/run"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        )
-        wall = time.perf_counter() - begin
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr[-500:]}")
+        with open(f"{folder}/output", "w+") as output:
+            begin = time.perf_counter()
+            process = subprocess.Popen(
+                [*command, "--run-dir", f"{folder}/run"],
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            )
+            _, status, usage = os.wait4(process.pid, 0)  # this one process's memory
+            wall = time.perf_counter() - begin
+            output.seek(0)
+            text = output.read()
+        if status:
+            raise RuntimeError(f"{' '.join(command)}: {text[-500:]}")
         events = EventAccumulator(f"{folder}/run", {"scalars": 0}).Reload()
     returns = events.Scalars("rollout/episode_return")
     x, y = [event.step for event in returns], [event.value for event in returns]
@@ -64,7 +68,7 @@ def run(job):
     reached = [
         event.step for event in returns if event.value >= THRESHOLDS.get(env, 1e9)
     ]
-    evaluation = re.search(r"return (\S+) ± (\S+) over", done.stdout)
+    evaluation = re.search(r"return (\S+) ± (\S+) over", text)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
@@ -82,8 +86,7 @@ def run(job):
         "steps_to_threshold": reached[0] if reached else "",
         "steps_per_second": round(events.Scalars("time/steps_per_second")[-1].value),
         "wall_seconds": round(wall, 1),
-        "peak_megabytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        // 1024,
+        "peak_megabytes": usage.ru_maxrss // 1024,
         "python": sys.version.split()[0],
         "torch": torch.__version__,
         "gymnasium": gymnasium.__version__,
@@ -124,7 +127,9 @@ def main():
                     jobs.append((script, env, budget, seed))
     jobs = [job for job in jobs if job not in finished]
     with ThreadPoolExecutor(args.workers) as pool:
-        for row, curve in tqdm(pool.map(run, jobs), total=len(jobs), unit="run"):
+        futures = [pool.submit(run, job) for job in jobs]
+        for future in tqdm(as_completed(futures), total=len(jobs), unit="run"):
+            row, curve = future.result()
             append(RESULTS / "runs.csv", [list(row.values())], list(row))
             header = ["script", "env", "seed", "steps", "return"]
             append(RESULTS / "curves.csv", curve, header)

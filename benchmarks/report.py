@@ -1,0 +1,113 @@
+"""Makes README's learning table and figure from benchmarks/results alone.
+
+    pip install matplotlib scipy
+    python benchmarks/report.py
+
+The table gives the return of the last 100 training episodes: its interquartile mean
+over the seeds, with a 95 % bootstrap interval (Agarwal et al. 2021), and the lowest.
+"""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from scipy import stats
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+COLORS = {
+    "reinforce": "#7f7f7f",
+    "vpg_baseline": "#2ca02c",
+    "actor_critic": "#ff7f0e",
+    "ppo_kl": "#9467bd",
+    "ppo_clip": "#1f77b4",
+}
+
+
+def read(name):
+    """Rows of a results file as dictionaries."""
+    with open(RESULTS / name) as file:
+        return list(csv.DictReader(file))
+
+
+def interquartile_mean(x, axis=-1):
+    """The mean of the middle half."""
+    return stats.trim_mean(x, 0.25, axis=axis)
+
+
+def table():
+    """The Markdown table of all finished runs."""
+    returns = defaultdict(list)
+    for row in read("runs.csv"):
+        key = row["env"], int(row["steps"]), row["script"]
+        returns[key].append(float(row["last_100_episodes"]))
+    lines = [
+        "| environment | steps | script | return | 95 % interval | lowest | seeds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    order = list(COLORS)
+    for key in sorted(returns, key=lambda key: (key[0], order.index(key[2]))):
+        env, steps, script = key
+        values = np.array(returns[key])
+        low = high = values[0]
+        if len(values) > 1 and values.std() > 0:
+            interval = stats.bootstrap(
+                (values,), interquartile_mean, method="percentile", rng=0
+            ).confidence_interval
+            low, high = interval.low, interval.high
+        lines.append(
+            f"| {env} | {steps:,} | `{script}.py` | {interquartile_mean(values):.1f} "
+            f"| {low:.1f} to {high:.1f} | {values.min():.1f} | {len(values)} |"
+        )
+    return "\n".join(lines)
+
+
+def figure(path):
+    """All five scripts' learning curves, a panel for each environment."""
+    curves = defaultdict(lambda: defaultdict(list))
+    for row in read("curves.csv"):
+        point = int(row["steps"]), float(row["return"])
+        curves[row["env"], row["script"]][row["seed"]].append(point)
+    envs = sorted({env for env, _ in curves})
+    _, axes = plt.subplots(
+        1,
+        len(envs),
+        figsize=(4.2 * len(envs), 3.2),
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, env in zip(axes[0], envs):
+        for script, color in COLORS.items():
+            if (env, script) not in curves:
+                continue
+            runs = np.array(list(curves[env, script].values()))  # (seeds, points, 2)
+            steps, returns = runs[0, :, 0], runs[:, :, 1]
+            ax.plot(steps, returns.mean(0), color=color, label=script)
+            ax.fill_between(
+                steps, returns.min(0), returns.max(0), color=color, alpha=0.15, lw=0
+            )
+        ax.set(
+            title=env, xlabel="environment steps", ylabel="return, last 100 episodes"
+        )
+        ax.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
+        ax.grid(alpha=0.3)
+    axes[0][0].legend(frameon=False, fontsize=8)
+    plt.savefig(path, dpi=110)
+
+
+def main():
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    begin, end = "<!-- learning table: begin -->\n", "\n<!-- learning table: end -->"
+    before, rest = text.split(begin)
+    readme.write_text(before + begin + table() + end + rest.split(end)[1])
+    figure(RESULTS / "learning.png")
+
+
+if __name__ == "__main__":
+    main()
