@@ -212,6 +212,7 @@ def train(args, stop=()):
         while state["steps"] < args.total_steps and not stop:
             seed = iteration_seed(args, state)
             torch.manual_seed(seed)  # so that a resumed run goes on as it would have
+            state["iteration"] += 1
             learning_rate = args.learning_rate
             if args.anneal_learning_rate:
                 learning_rate *= 1 - state["steps"] / args.total_steps
@@ -219,7 +220,6 @@ def train(args, stop=()):
             rollout = collect_rollout(args, envs, policy, obs, done)
             obs, done = rollout.obs[-1], rollout.done[-1]
             scalars = update(args, policy, value_function, optimizer, rollout)
-            state["iteration"] += 1
             state["steps"] += rollout.steps
             scalars["train/learning_rate"] = learning_rate
             log(writer, bar, state, history, rollout.episodes, scalars)
@@ -228,7 +228,7 @@ def train(args, stop=()):
                 save_checkpoint(args, envs, parts, state)
         save_checkpoint(args, envs, parts, state)
     except FloatingPointError as error:
-        iteration = state["iteration"] + 1
+        iteration = state["iteration"]
         fail(f"stopped in iteration {iteration}: {error}. Try a lower --learning-rate")
     finally:
         bar.close()
@@ -302,7 +302,7 @@ def open_log(args, state):
     writer = SummaryWriter(args.run_dir, purge_step=state["steps"] + 1)
     versions = {"torch": torch.__version__, "gymnasium": gym.__version__}
     text = json.dumps(vars(args) | versions, indent=4)
-    writer.add_text("arguments", text.replace("\n", "\n    "))
+    writer.add_text("arguments", "    " + text.replace("\n", "\n    "))
     return writer, tqdm(total=args.total_steps, initial=state["steps"], unit="step")
 
 
@@ -311,7 +311,7 @@ def log(writer, bar, state, history, episodes, scalars):
 
     Returns and lengths are means over the last 100 episodes, as is usual.
     """
-    bar.update(state["steps"] - bar.n)
+    bar.update(min(state["steps"], bar.total) - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
     history += episodes
@@ -422,10 +422,11 @@ def parse_args(argv=None):
     flag("--env", "CartPole-v1", str, "Gymnasium id, or module:Id-v0")
     flag("--env-kwargs", {}, json.loads, "its keyword arguments, as JSON")
     flag("--max-episode-steps", None, count, "horizon T; None: the environment's own")
-    flag("--seed", 0, number(int, 0), "of everything random")
+    flag("--seed", 0, number(int, 0, 2**32 - 1), "of everything random")
     flag("--total-steps", 200_000, count, "environment steps to train for")
     flag("--num-envs", 8, count, "N, copies of the environment")
-    flag("--vectorization", "auto", str, "how", choices=["auto", "sync", "async"])
+    modes = ["auto", "sync", "async"]
+    flag("--vectorization", "auto", str, "auto: native, else sync", choices=modes)
     flag("--device", "cpu", str, "of the networks", choices=["cpu", "cuda"])
     flag("--run-dir", None, str, "None: runs/<env>/<script>/<seed and time>")
     flag("--eval-episodes", 10, count, "whole episodes with greedy actions")
