@@ -436,7 +436,7 @@ def parse_args(argv=None):
     flag("--watch", None, str, "only evaluate, in a window", metavar="CHECKPOINT")
     flag("--video", None, str, "record the evaluation", metavar="DIR")
     flag("--gamma", 0.99, fraction, "γ, discount")
-    flag("--learning-rate", 1e-3, weight, "α, step size")
+    flag("--learning-rate", 3e-3, weight, "α, step size")
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], count, "units of each network's layers", nargs="*")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
