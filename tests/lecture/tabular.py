@@ -1,0 +1,310 @@
+"""Small Markov decision processes of which every quantity is computed exactly.
+
+States are numbered 0 ... S-1 and actions 0 ... A-1. Arrays are NumPy, float64:
+
+    P     (S, A, S)  P[s, a, s'] = P(s'|s, a); what a row lacks to 1 ends the episode
+    r     (S, A)     the reward of action a in state s
+    mu    (S,)       distribution of the first state
+    pi    (S, A)     a policy, pi[s, a] = π(a|s)
+
+The number S, one past the last state, stands for the end of an episode. The second half
+of this file hands such problems to the scripts: a policy and a value function that are
+tables, and a rollout made of given trajectories.
+"""
+
+import math
+from collections import namedtuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributions import Categorical, Distribution
+
+import reinforce
+
+Distribution.set_default_validate_args(False)  # as train() does: it takes half the time
+
+MDP = namedtuple("MDP", "P r mu gamma")
+Trajectory = namedtuple("Trajectory", "states actions rewards terminated dynamics")
+
+
+def random_mdp(rng, states, actions, gamma):
+    """Goes on for ever; every state can follow on every state."""
+    P = rng.dirichlet(np.ones(states), size=(states, actions))
+    r = rng.normal(size=(states, actions))
+    return MDP(P, r, rng.dirichlet(np.ones(states)), gamma)
+
+
+def episodic_mdp(rng, layers, width, actions, gamma=1.0):
+    """Walks through layers of states; an episode ends after the last one, or before.
+
+    State t * width + i can only be visited at time t, so that V(s) needs no time.
+    Rewards are multiples of 1/8: sums of a few of them are exact even in the float32
+    that the scripts compute in.
+    """
+    states = layers * width
+    P = np.zeros((states, actions, states))
+    for s in range(states - width):  # from the last layer every action ends it
+        first = (s // width + 1) * width
+        odds = rng.dirichlet(np.ones(width + 1), size=actions)
+        P[s, :, first : first + width] = odds[:, :width]  # the rest ends it early
+    r = rng.integers(-8, 17, size=(states, actions)) / 8
+    mu = np.zeros(states)
+    mu[:width] = rng.dirichlet(np.ones(width))
+    return MDP(P, r, mu, gamma)
+
+
+def random_policy(rng, states, actions):
+    return rng.dirichlet(np.ones(actions), size=states)
+
+
+def softmax(logits):
+    weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def transition_matrix(mdp, pi):
+    """P^π(s'|s) = Σ_a π(a|s) P(s'|s, a), as (S, S)."""
+    return np.einsum("sa,sax->sx", pi, mdp.P)
+
+
+def expected_rewards(mdp, pi):
+    """r^π(s) = Σ_a π(a|s) r(s, a)."""
+    return (pi * mdp.r).sum(axis=1)
+
+
+def state_values(mdp, pi):
+    """V^π, the solution of V = r^π + γ P^π V."""
+    system = np.eye(len(pi)) - mdp.gamma * transition_matrix(mdp, pi)
+    return np.linalg.solve(system, expected_rewards(mdp, pi))
+
+
+def action_values(mdp, pi):
+    """Q^π(s, a) = r(s, a) + γ Σ_s' P(s'|s, a) V^π(s')."""
+    return mdp.r + mdp.gamma * mdp.P @ state_values(mdp, pi)
+
+
+def advantages(mdp, pi):
+    """A^π(s, a) = Q^π(s, a) - V^π(s)."""
+    return action_values(mdp, pi) - state_values(mdp, pi)[:, None]
+
+
+def performance(mdp, pi):
+    """J(π) = E_{s_0~μ}[V^π(s_0)]."""
+    return mdp.mu @ state_values(mdp, pi)
+
+
+def visits(mdp, pi):
+    """Σ_t γ^t P(s_t = s | π), the solution of n = μ + γ (P^π)ᵀ n."""
+    system = np.eye(len(pi)) - mdp.gamma * transition_matrix(mdp, pi).T
+    return np.linalg.solve(system, mdp.mu)
+
+
+def state_distribution(mdp, pi):
+    """d^π(s) = (1-γ) Σ_t γ^t P(s_t = s | π), for an MDP that goes on for ever."""
+    return (1 - mdp.gamma) * visits(mdp, pi)
+
+
+def kl_per_state(p, q):
+    """D_KL(p‖q)[s] = Σ_a p(a|s) log(p(a|s) / q(a|s)), as (S,)."""
+    return (p * np.log(p / q)).sum(axis=1)
+
+
+def performance_gradient(mdp, logits, step=1e-5):
+    """∇_θ J of the softmax policy with these logits θ, by central differences."""
+    gradient = np.zeros_like(logits)
+    for index in np.ndindex(*logits.shape):
+        change = np.zeros_like(logits)
+        change[index] = step
+        rise = performance(mdp, softmax(logits + change))
+        fall = performance(mdp, softmax(logits - change))
+        gradient[index] = (rise - fall) / (2 * step)
+    return gradient
+
+
+def log_policy_gradient(pi, s, a):
+    """∇_θ log π_θ(a|s) of a tabular softmax policy: in row s, 1 at a, less π(·|s)."""
+    gradient = np.zeros_like(pi)
+    gradient[s] = -pi[s]
+    gradient[s, a] += 1
+    return gradient
+
+
+def all_trajectories(mdp, horizon=math.inf):
+    """Every possible trajectory, cut after horizon steps if it has not ended by then.
+
+    A trajectory holds its states s_0 ... s_T (s_T = S if it terminated), the actions
+    and rewards of its T steps, and in dynamics the factors of its probability that are
+    not the policy's, μ(s_0) Π P(s_{t+1}|s_t, a_t).
+    """
+    end = len(mdp.r)
+    found = []
+
+    def grow(states, actions, dynamics):
+        s, t = states[-1], len(actions)
+        if s == end or t == horizon:
+            rewards = mdp.r[states[:-1], actions]
+            found.append(Trajectory(states, actions, rewards, s == end, dynamics))
+            return
+        for a, row in enumerate(mdp.P[s]):
+            odds = np.append(row, 1 - row.sum())
+            for s_next in np.flatnonzero(odds > 1e-12):
+                follow = states + [int(s_next)], actions + [a]
+                grow(*follow, dynamics * odds[s_next])
+
+    for s in np.flatnonzero(mdp.mu):
+        grow([int(s)], [], mdp.mu[s])
+    return found
+
+
+def probabilities(trajectories, pi):
+    """P(τ|π) of each trajectory."""
+    return np.array(
+        [tau.dynamics * pi[tau.states[:-1], tau.actions].prod() for tau in trajectories]
+    )
+
+
+# From here on: the same problems in the form that the scripts take.
+
+
+class SoftmaxPolicy(nn.Module):
+    """π_θ(a|s) = softmax(θ[s])[a] for one-hot observations; θ is a table, float64."""
+
+    def __init__(self, logits):
+        super().__init__()
+        end = np.zeros_like(logits[:1])  # the end of an episode needs a row, too
+        self.logits = nn.Parameter(torch.tensor(np.concatenate([logits, end])))
+
+    def distribution(self, obs):
+        return Categorical(logits=obs.double() @ self.logits)
+
+
+class TableValues(nn.Module):
+    """V(s) for one-hot observations, float64.
+
+    The end of an episode gets the value 7, which is wrong. V is 0 there by definition,
+    so whoever asks the table for it makes a mistake that shows.
+    """
+
+    def __init__(self, values):
+        super().__init__()
+        self.table = nn.Parameter(torch.tensor(np.append(values, 7.0)))
+
+    def forward(self, obs):
+        return obs.double() @ self.table
+
+
+def make_rollout(trajectories, states):
+    """One column for each trajectory, as a script's collect function would return it.
+
+    What follows on the end of a shorter trajectory is not valid, and is rubbish: a
+    start from state 0 with a reward of 99 at every step.
+    """
+    steps, columns = max(len(tau.actions) for tau in trajectories), len(trajectories)
+    visited = np.zeros((steps + 1, columns), dtype=int)
+    actions = np.zeros((steps, columns), dtype=int)
+    rewards = np.full((steps, columns), 99.0)
+    terminated = np.ones((steps, columns), dtype=bool)
+    done = np.ones((steps, columns), dtype=bool)
+    valid = np.zeros((steps, columns), dtype=bool)
+    for i, tau in enumerate(trajectories):
+        length = len(tau.actions)
+        visited[: length + 1, i] = tau.states
+        actions[:length, i] = tau.actions
+        rewards[:length, i] = tau.rewards
+        terminated[:length, i] = done[:length, i] = False
+        terminated[length - 1, i] = tau.terminated
+        done[length - 1, i] = True
+        valid[:length, i] = True
+    obs = np.eye(states + 1, dtype=np.float32)[visited]
+    fields = actions, rewards, terminated, done, valid
+    return reinforce.Rollout(obs, *fields, episodes=[], steps=int(valid.sum()))
+
+
+def values_along(trajectories, values):
+    """V(s_t) of every state in make_rollout(trajectories), as (T + 1, N)."""
+    rollout = make_rollout(trajectories, len(values))
+    with torch.no_grad():
+        return TableValues(values)(torch.as_tensor(rollout.obs)).numpy()
+
+
+def exact_args(script, **changes):
+    """The script's arguments without what changes the plain estimate ĝ."""
+    args = script.parse_args([])
+    plain = {
+        "gamma": 1.0,
+        "num_envs": 1,  # m, how many trajectories the sum is divided by
+        "max_grad_norm": math.inf,
+        "normalize_advantages": False,
+        "entropy_coefficient": 0.0,
+        "baseline_epochs": 1,  # the baseline is re-fitted, and by a large step:
+        "baseline_learning_rate": 1.0,  # an estimate that uses the new one will show
+        "epochs": 1,
+        "minibatch_size": 10**9,
+    }
+    for name, value in (plain | changes).items():
+        if hasattr(args, name):
+            setattr(args, name, value)
+    return args
+
+
+class MoveTo:
+    """An optimizer that puts the parameter at a given place, by its first step."""
+
+    def __init__(self, parameter, place):
+        self.parameter, self.place = parameter, torch.as_tensor(place)
+
+    def zero_grad(self):
+        self.parameter.grad = None
+
+    def step(self):
+        with torch.no_grad():
+            self.parameter.copy_(self.place)
+
+
+def run_update(script, args, policy, optimizer, rollout, values=None):
+    """script.update, with the value function and the β that some scripts take."""
+    value_function = [] if values is None else [TableValues(values)]
+    beta = [args.beta] if hasattr(args, "beta") else []
+    return script.update(args, policy, *value_function, optimizer, rollout, *beta)
+
+
+def estimate(script, args, logits, rollout, values=None):
+    """ĝ (S, A) as script.update computes it on this rollout; no step is taken."""
+    policy = SoftmaxPolicy(logits)
+    stay = torch.optim.SGD(policy.parameters(), lr=0.0)
+    run_update(script, args, policy, stay, rollout, values)
+    return -policy.logits.grad.numpy()[:-1]  # the scripts minimise -objective
+
+
+def estimates(script, args, mdp, logits, values=None):
+    """P(τ|π) and the ĝ that script.update computes on τ alone, for every trajectory τ.
+
+    Shapes are (N,) and (N, S, A). ĝ is a sum over the steps of τ; the scripts that
+    average over a batch's steps instead are multiplied by their number.
+    """
+    trajectories = all_trajectories(mdp)
+    gradients = []
+    for tau in trajectories:
+        rollout = make_rollout([tau], len(logits))
+        gradient = estimate(script, args, logits, rollout, values)
+        averaged = script.__name__ not in ("reinforce", "vpg_baseline")
+        gradients.append(gradient * len(tau.actions) if averaged else gradient)
+    return probabilities(trajectories, softmax(logits)), np.array(gradients)
+
+
+def mean(weights, x):
+    """E[x] over axis 0."""
+    return np.tensordot(weights, x, axes=1)
+
+
+def total_variance(weights, x):
+    """Sum of the variances of all components of x, over axis 0."""
+    return mean(weights, (x - mean(weights, x)) ** 2).sum()
+
+
+def report(record_property, **figures):
+    """Prints figures and puts them into pytest's report (pytest -rP, --junit-xml)."""
+    for name, value in figures.items():
+        record_property(name, value)
+        print(f"{name} = {value}")

@@ -1,0 +1,180 @@
+"""C6 and C12: distance between parameters, and distance between policies.
+
+    D_KL(P‖Q) = Σ_x P(x) log(P(x) / Q(x)):  D_KL(P‖P) = 0,  D_KL(P‖Q) >= 0,
+                                            D_KL(P‖Q) ≠ D_KL(Q‖P)
+    D_KL(π'‖π)[s] = Σ_a π'(a|s) log(π'(a|s) / π(a|s))
+
+The lecture's family of policies is π_θ(1) = σ(θ), π_θ(2) = 1 - σ(θ): the same change
+of θ is a big change of the policy near θ = 0 and next to none far away from it.
+
+The KL is the one that ppo_kl.update logs after its step, the mean over the rollout's
+states of D_KL(π_θk(·|s), π_θ(·|s)): the old policy first. The step is given by MoveTo.
+"""
+
+import numpy as np
+import pytest
+import torch
+from tabular import (
+    MoveTo,
+    SoftmaxPolicy,
+    Trajectory,
+    exact_args,
+    kl_per_state,
+    make_rollout,
+    report,
+    run_update,
+    softmax,
+)
+from torch.distributions import Independent, Normal
+
+import ppo_kl
+
+
+def logged_kl(old, new, states=(0,)):
+    """D̄_KL as ppo_kl.update logs it when its step leads from logits old to new."""
+    steps = len(states)
+    walk = Trajectory([*states, states[-1]], [0] * steps, np.zeros(steps), False, 1.0)
+    policy = SoftmaxPolicy(old)
+    optimizer = MoveTo(policy.logits, SoftmaxPolicy(new).logits.detach())
+    rollout = make_rollout([walk], len(old))
+    values = np.zeros(len(old))
+    scalars = run_update(ppo_kl, exact_args(ppo_kl), policy, optimizer, rollout, values)
+    return scalars["train/kl"]
+
+
+def sigmoid_policy(theta):
+    """Logits of π_θ(1) = σ(θ), π_θ(2) = 1 - σ(θ), for one state."""
+    return np.array([[theta, 0.0]])
+
+
+# C6
+
+
+def test_C6_the_same_step_in_theta_is_a_very_different_step_in_the_policy(
+    record_property,
+):
+    thetas = [0.0, 2.0, 4.0, 6.0, 8.0]
+    kls = [logged_kl(sigmoid_policy(x), sigmoid_policy(x + 1)) for x in thetas]
+    moves = [
+        softmax(sigmoid_policy(x + 1))[0, 0] - softmax(sigmoid_policy(x))[0, 0]
+        for x in thetas
+    ]
+    report(
+        record_property,
+        C6_theta=thetas,
+        C6_kl_of_a_step_of_1=[float(f"{kl:.2g}") for kl in kls],
+        C6_change_of_probability=[float(f"{move:.2g}") for move in moves],
+        C6_ratio_of_largest_to_smallest_kl=round(kls[0] / kls[-1]),
+    )
+    assert kls == sorted(kls, reverse=True)
+    assert kls[0] > 500 * kls[-1]
+    assert moves[0] > 0.2 and moves[-1] < 0.001
+
+
+@pytest.mark.parametrize("theta", [-3.0, 0.0, 1.0, 5.0])
+def test_C6_the_kl_of_a_small_step_is_half_the_fisher_information_times_its_square(
+    theta,
+):
+    step, p = 1e-2, 1 / (1 + np.exp(-theta))
+    kl = logged_kl(sigmoid_policy(theta), sigmoid_policy(theta + step))
+    assert kl == pytest.approx(0.5 * p * (1 - p) * step**2, rel=0.01)
+
+
+def test_C6_the_same_step_in_the_policy_is_a_very_different_step_in_theta(
+    record_property,
+):
+    steps = []
+    for theta in 0.0, 6.0:
+        low, high = 0.0, 10.0
+        while high - low > 1e-6:  # bisection: the KL grows with the step
+            step = (low + high) / 2
+            kl = logged_kl(sigmoid_policy(theta), sigmoid_policy(theta - step))
+            low, high = (step, high) if kl < 0.01 else (low, step)
+        steps.append(step)
+    report(record_property, C6_step_with_kl_001_at_0_and_6=np.round(steps, 3).tolist())
+    assert steps[1] > 5 * steps[0]
+
+
+def test_C6_a_step_can_be_long_in_theta_and_leave_the_policy_as_it_is():
+    logits = np.array([[1.0, -0.5, 0.0]])
+    assert logged_kl(logits, logits + 100) == pytest.approx(0, abs=1e-12)
+
+
+# C12
+
+
+def random_logits(seed, states=4, actions=3):
+    return np.random.default_rng(seed).normal(size=(states, actions))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_C12_kl_is_zero_on_itself_positive_otherwise_and_not_symmetric(seed):
+    old, new = random_logits(seed), random_logits(100 + seed)
+    assert logged_kl(old, old, states=range(4)) == 0
+    forth = logged_kl(old, new, states=range(4))
+    back = logged_kl(new, old, states=range(4))
+    assert forth > 0.01 and back > 0.01
+    assert abs(forth - back) > 0.001
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_C12_kl_of_policies_is_a_number_for_each_state_averaged_with_the_old_first(
+    seed,
+):
+    old, new = random_logits(seed), random_logits(100 + seed)
+    by_hand = kl_per_state(softmax(old), softmax(new))
+    for s in range(4):
+        kl = sum(p * np.log(p / q) for p, q in zip(softmax(old)[s], softmax(new)[s]))
+        assert logged_kl(old, new, states=[s]) == pytest.approx(kl, abs=1e-12)
+        assert by_hand[s] == pytest.approx(kl, abs=1e-12)
+    # the expectation is over the states visited: state 2 twice as often as state 0
+    visited = logged_kl(old, new, states=[2, 0, 2])
+    assert visited == pytest.approx((2 * by_hand[2] + by_hand[0]) / 3, abs=1e-12)
+
+
+class GaussianPolicy(torch.nn.Module):
+    """The same Gaussian in every state; place holds its mean and log std, (2, A)."""
+
+    def __init__(self, mean, std):
+        super().__init__()
+        place = torch.tensor(np.array([mean, np.log(std)]))
+        self.place = torch.nn.Parameter(place)
+
+    def distribution(self, obs):
+        mean, log_std = self.place.expand(len(obs), *self.place.shape).unbind(1)
+        return Independent(Normal(mean, log_std.exp()), 1)
+
+
+def logged_gaussian_kl(old, new):
+    """As logged_kl, for a (mean, std) each; mean and std are lists, one per action."""
+    actions = len(old[0])
+    rollout = make_rollout([Trajectory([0, 0], [0], np.zeros(1), False, 1.0)], 1)
+    rollout = rollout._replace(actions=np.zeros((1, 1, actions)))
+    policy, place = GaussianPolicy(*old), GaussianPolicy(*new).place.detach()
+    optimizer = MoveTo(policy.place, place)
+    args = exact_args(ppo_kl)
+    scalars = run_update(ppo_kl, args, policy, optimizer, rollout, np.zeros(1))
+    return scalars["train/kl"]
+
+
+def test_C12_kl_of_gaussians_is_the_closed_form_and_the_integral():
+    old, new = ([0.5], [1.5]), ([-0.3], [0.8])
+    kl = logged_gaussian_kl(old, new)
+    (m,), (s,), (m2,), (s2,) = *old, *new
+    closed = np.log(s2 / s) + (s**2 + (m - m2) ** 2) / (2 * s2**2) - 0.5
+    assert kl == pytest.approx(closed, abs=1e-12)
+    x = np.linspace(-15, 15, 30_001)
+    log_p = -0.5 * ((x - m) / s) ** 2 - np.log(s)
+    log_q = -0.5 * ((x - m2) / s2) ** 2 - np.log(s2)
+    p = np.exp(log_p) / np.sqrt(2 * np.pi)
+    integral = (p * (log_p - log_q)).sum() * (x[1] - x[0])
+    assert kl == pytest.approx(integral, abs=1e-8)
+    assert kl != pytest.approx(logged_gaussian_kl(new, old), abs=0.1)
+    assert logged_gaussian_kl(old, old) == pytest.approx(0, abs=1e-12)
+
+
+def test_C12_kl_of_gaussians_with_two_actions_is_the_sum_over_the_actions():
+    first = logged_gaussian_kl(([0.5], [1.5]), ([-0.3], [0.8]))
+    second = logged_gaussian_kl(([0.0], [0.5]), ([0.2], [0.4]))
+    both = logged_gaussian_kl(([0.5, 0.0], [1.5, 0.5]), ([-0.3, 0.2], [0.8, 0.4]))
+    assert both == pytest.approx(first + second, abs=1e-12)

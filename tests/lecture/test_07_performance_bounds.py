@@ -1,0 +1,256 @@
+"""C8 to C11: how the performance of one policy follows from data of another.
+
+    J(π') - J(π) = E_{τ~π'}[ Σ_t γ^t A^π(s_t, a_t) ]                              (1)
+                 = 1/(1-γ) E_{s~d^π', a~π'}[ A^π(s, a) ]                          (2)
+                 = 1/(1-γ) E_{s~d^π', a~π}[ π'(a|s)/π(a|s) A^π(s, a) ]
+    L_π(π')      = 1/(1-γ) E_{s~d^π,  a~π}[ π'(a|s)/π(a|s) A^π(s, a) ]
+                 = E_{τ~π}[ Σ_t γ^t π'(a_t|s_t)/π(a_t|s_t) A^π(s_t, a_t) ]
+    |J(π') - (J(π) + L_π(π'))| <= C √( E_{s~d^π}[ D_KL(π'‖π)[s] ] )               (3)
+
+with d^π(s) = (1-γ) Σ_t γ^t P(s_t = s|π). The lecture leaves C open. By Achiam et al.
+2017, corollary 1, and Pinsker's inequality it is C = √2 γ ε_A / (1-γ)² with
+ε_A = max_s |E_{a~π'}[A^π(s, a)]|.
+"""
+
+import numpy as np
+import pytest
+import torch
+from tabular import (
+    MoveTo,
+    SoftmaxPolicy,
+    advantages,
+    all_trajectories,
+    episodic_mdp,
+    exact_args,
+    expected_rewards,
+    kl_per_state,
+    make_rollout,
+    performance,
+    probabilities,
+    random_mdp,
+    random_policy,
+    report,
+    run_update,
+    softmax,
+    state_distribution,
+    state_values,
+    transition_matrix,
+    values_along,
+    visits,
+)
+
+import common
+import ppo_clip
+import ppo_kl
+
+SEEDS = range(10)
+
+
+def two_policies(seed, gamma=0.9):
+    """A random MDP that goes on for ever, and two policies π, π'."""
+    rng = np.random.default_rng(seed)
+    mdp = random_mdp(rng, 4, 3, gamma)
+    return mdp, random_policy(rng, 4, 3), random_policy(rng, 4, 3)
+
+
+def discounted_sum(mdp, pi, f, steps=400):
+    """E_{τ~π}[Σ_t γ^t f(s_t)] as the sum that it says, cut where γ^t is below 1e-18."""
+    P, at_t, total = transition_matrix(mdp, pi), mdp.mu, 0.0
+    for t in range(steps):
+        total += mdp.gamma**t * at_t @ f
+        at_t = at_t @ P
+    return total
+
+
+def surrogate(new, old, A):
+    """π'/π A for every (s, a), by the function that ppo_kl maximises the mean of."""
+    return ppo_kl.surrogate(torch.tensor(new / old), torch.tensor(A)).numpy()
+
+
+def L(mdp, old, new):
+    """L_π(π') in its first form."""
+    inside = old * surrogate(new, old, advantages(mdp, old))  # a ~ π
+    return state_distribution(mdp, old) @ inside.sum(axis=1) / (1 - mdp.gamma)
+
+
+# C9, first because C8's second form is about d^π
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_C9_the_discounted_future_state_distribution_is_a_distribution(seed):
+    mdp, pi, _ = two_policies(seed)
+    d = state_distribution(mdp, pi)
+    assert (d >= 0).all()
+    assert d.sum() == pytest.approx(1, abs=1e-12)
+    for s in range(4):  # its definition
+        series = (1 - mdp.gamma) * discounted_sum(mdp, pi, np.eye(4)[s])
+        assert d[s] == pytest.approx(series, abs=1e-10)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_C9_discounted_sums_along_trajectories_are_expectations_under_d(seed):
+    mdp, pi, _ = two_policies(seed)
+    d = state_distribution(mdp, pi)
+    for f in expected_rewards(mdp, pi), np.random.default_rng(seed).normal(size=4):
+        expectation = d @ f / (1 - mdp.gamma)
+        assert discounted_sum(mdp, pi, f) == pytest.approx(expectation, abs=1e-8)
+    reward = d @ expected_rewards(mdp, pi) / (1 - mdp.gamma)
+    assert performance(mdp, pi) == pytest.approx(reward, abs=1e-8)
+
+
+# C8
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_C8_the_performance_difference_lemma_holds_in_both_forms(seed):
+    mdp, pi, new = two_policies(seed)
+    difference = performance(mdp, new) - performance(mdp, pi)
+    A = (new * advantages(mdp, pi)).sum(axis=1)  # E_{a~π'}[A^π(s, a)] for each s
+    form_1 = discounted_sum(mdp, new, A)
+    form_2 = state_distribution(mdp, new) @ A / (1 - mdp.gamma)
+    assert abs(difference) > 1e-3
+    assert form_1 == pytest.approx(difference, abs=1e-8)
+    assert form_2 == pytest.approx(difference, abs=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_C8_the_lemma_holds_summed_over_all_trajectories(seed):
+    # with V = V^π, λ = 1 makes Σ_t γ^t δ_t, and the lemma is a telescoping sum
+    rng = np.random.default_rng(seed)
+    mdp = episodic_mdp(rng, layers=4, width=2, actions=2, gamma=0.75)
+    pi, new = random_policy(rng, 8, 2), random_policy(rng, 8, 2)
+    difference = performance(mdp, new) - performance(mdp, pi)
+    trajectories = all_trajectories(mdp)
+    p, A = probabilities(trajectories, new), advantages(mdp, pi)
+    sums = [
+        sum(0.75**t * A[s, a] for t, (s, a) in enumerate(zip(tau.states, tau.actions)))
+        for tau in trajectories
+    ]
+    assert p @ sums == pytest.approx(difference, abs=1e-10)
+    rollout = make_rollout(trajectories, 8)
+    values = values_along(trajectories, state_values(mdp, pi))
+    data = rollout.rewards, values, rollout.terminated, rollout.done
+    estimated = common.generalized_advantages(*data, 0.75, 1.0)[0]
+    assert p @ estimated == pytest.approx(difference, abs=1e-10)
+
+
+def test_C8_a_policy_that_is_greedy_in_the_advantages_is_better():
+    # what the lemma is good for: E_{a~π'}[A^π] >= 0 everywhere makes J(π') >= J(π)
+    for seed in SEEDS:
+        mdp, pi, _ = two_policies(seed)
+        greedy = np.eye(3)[advantages(mdp, pi).argmax(axis=1)]
+        assert performance(mdp, greedy) > performance(mdp, pi)
+
+
+# C10
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_C10_the_ratio_rewrites_actions_of_the_new_policy_as_actions_of_the_old(seed):
+    mdp, pi, new = two_policies(seed)
+    A, d_new = advantages(mdp, pi), state_distribution(mdp, new)
+    rewritten = d_new @ (pi * surrogate(new, pi, A)).sum(axis=1) / (1 - mdp.gamma)
+    difference = performance(mdp, new) - performance(mdp, pi)
+    assert rewritten == pytest.approx(difference, abs=1e-8)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_C10_both_forms_of_L_are_equal_and_it_is_zero_at_the_old_policy(seed):
+    mdp, pi, new = two_policies(seed)
+    inside = (pi * surrogate(new, pi, advantages(mdp, pi))).sum(axis=1)
+    assert discounted_sum(mdp, pi, inside) == pytest.approx(L(mdp, pi, new), abs=1e-8)
+    assert L(mdp, pi, pi) == pytest.approx(0, abs=1e-10)
+    difference = performance(mdp, new) - performance(mdp, pi)
+    assert abs(L(mdp, pi, new) - difference) > 1e-3  # it is an approximation: d^π
+
+
+@pytest.mark.parametrize("script", [ppo_kl, ppo_clip])
+def test_C10_the_objective_of_both_PPOs_is_L(script):
+    # update() logs its objective at the new policy; with β = 0 and ε = ∞ it is the mean
+    # over the steps of r_t Â_t. γ = 1, Â with V^π and λ = 1; float32 rounds Â: 1e-6.
+    rng = np.random.default_rng(1)
+    mdp = episodic_mdp(rng, layers=3, width=2, actions=2)
+    old, new = rng.normal(size=(2, 6, 2))
+    V = state_values(mdp, softmax(old))
+    args = exact_args(script, gae_lambda=1.0, beta=0.0, clip_epsilon=np.inf)
+    trajectories = all_trajectories(mdp)
+    total = 0.0
+    for tau, p in zip(trajectories, probabilities(trajectories, softmax(old))):
+        policy = SoftmaxPolicy(old)
+        optimizer = MoveTo(policy.logits, SoftmaxPolicy(new).logits.detach())
+        rollout = make_rollout([tau], 6)
+        scalars = run_update(script, args, policy, optimizer, rollout, V)
+        total += p * len(tau.actions) * -scalars["train/policy_loss"]
+    ratio_times_A = (softmax(new) * advantages(mdp, softmax(old))).sum(axis=1)
+    expected = visits(mdp, softmax(old)) @ ratio_times_A
+    assert abs(expected) > 0.1
+    assert total == pytest.approx(expected, abs=1e-6)
+
+
+# C11
+
+
+def error_and_bound(mdp, pi, new):
+    """Both sides of (3)."""
+    gamma = mdp.gamma
+    epsilon = np.abs((new * advantages(mdp, pi)).sum(axis=1)).max()
+    C = np.sqrt(2) * gamma * epsilon / (1 - gamma) ** 2
+    kl = state_distribution(mdp, pi) @ kl_per_state(new, pi)
+    difference = performance(mdp, new) - performance(mdp, pi)
+    return abs(difference - L(mdp, pi, new)), C * np.sqrt(kl)
+
+
+def test_C11_the_bound_holds_for_hundreds_of_problems_and_pairs(record_property):
+    # small and large problems, γ from 0 to 0.99, policies from very close to far apart
+    used, shares = 0, []
+    for seed in range(600):
+        rng = np.random.default_rng(seed)
+        states, actions = rng.integers(1, 8), rng.integers(2, 6)
+        gamma = rng.choice([0.0, 0.3, 0.6, 0.9, 0.99])
+        mdp = random_mdp(rng, states, actions, gamma)
+        pi, other = (
+            random_policy(rng, states, actions),
+            random_policy(rng, states, actions),
+        )
+        step = 10 ** rng.uniform(-3, 0)
+        error, bound = error_and_bound(mdp, pi, (1 - step) * pi + step * other)
+        assert error <= bound + 1e-9, seed
+        used += 1
+        if gamma > 0 and states > 1:
+            shares.append(error / bound)
+    report(
+        record_property,
+        C11_pairs=used,
+        C11_largest_error_as_a_share_of_the_bound=round(max(shares), 3),
+        C11_median_error_as_a_share_of_the_bound=round(float(np.median(shares)), 5),
+    )
+    assert max(shares) > 0.01  # no bound that holds by being absurdly large
+
+
+def test_C11_the_error_vanishes_with_the_square_of_the_step_towards_the_new_policy(
+    record_property,
+):
+    steps, rows = [1.0, 0.1, 0.01, 0.001], []
+    for seed in SEEDS:
+        mdp, pi, other = two_policies(seed)
+        mixtures = [(1 - step) * pi + step * other for step in steps]
+        rows.append([error_and_bound(mdp, pi, new)[0] for new in mixtures])
+        # L itself goes with the first power, so close by the approximation is good
+        assert L(mdp, pi, mixtures[2]) == pytest.approx(L(mdp, pi, other) / 100)
+    errors = np.array(rows)
+    report(
+        record_property,
+        C11_mean_error_at_steps_1_01_001_0001=[
+            float(f"{error:.2g}") for error in errors.mean(axis=0)
+        ],
+    )
+    ratios = errors[:, 1:3] / errors[:, 2:4]
+    assert (ratios > 50).all() and (ratios < 200).all()  # a tenth of the step: 1/100
+
+
+def test_C11_the_error_is_zero_where_the_states_do_not_depend_on_the_actions():
+    # d^π' = d^π was the approximation; here it is exact, and L is the whole difference
+    mdp, pi, new = two_policies(0)
+    mdp = mdp._replace(P=np.repeat(mdp.P[:, :1], 3, axis=1))
+    difference = performance(mdp, new) - performance(mdp, pi)
+    assert L(mdp, pi, new) == pytest.approx(difference, abs=1e-10)

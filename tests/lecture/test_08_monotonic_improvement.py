@@ -1,0 +1,196 @@
+"""C14: maximising L_π(π') - C √(E_{s~d^π} D_KL(π'‖π)[s]) cannot make the policy worse.
+
+    J(π') - J(π) >= L_π(π') - C √(E_{s~d^π} D_KL(π'‖π)[s])          from bound (3)
+
+The right side is 0 at π' = π, so its maximum is at least 0, and so is the improvement.
+This holds in any class of policies that contains π. The lecture also names the catch:
+C is large when γ is near 1, and the steps become too small.
+
+C is that of test_07, √2 γ ε_A / (1-γ)² with ε_A = max_s |E_{a~π'}[A^π(s, a)]|. Policies
+have two actions here, so that a policy is one number per state, p(s) = π(0|s); the
+maximum is searched for by small random moves, and everything else is exact.
+"""
+
+import numpy as np
+import pytest
+from tabular import (
+    MDP,
+    advantages,
+    kl_per_state,
+    performance,
+    random_mdp,
+    report,
+    state_distribution,
+)
+
+GAMMAS = 0.5, 0.8, 0.95
+
+
+def policy(p):
+    return np.column_stack([p, 1 - p])
+
+
+def start(seed, gamma):
+    """Three states, two actions, and a random policy to begin with."""
+    rng = np.random.default_rng(seed)
+    return random_mdp(rng, 3, 2, gamma), rng.uniform(0.2, 0.8, size=3)
+
+
+def right_side(mdp, p, fixed_epsilon=False, penalty=1.0):
+    """L_π(π') - C √KL as a function of π' for π = policy(p); penalty multiplies C.
+
+    With fixed_epsilon, ε is max |A^π|, which no π' can exceed: then C is one constant.
+    """
+    pi, gamma = policy(p), mdp.gamma
+    A, d = advantages(mdp, pi), state_distribution(mdp, pi)
+
+    def value(new_p):
+        new = policy(new_p)
+        gain = (new * A).sum(axis=1)  # E_{a~π'}[A^π(s, a)] for each s
+        epsilon = np.abs(A).max() if fixed_epsilon else np.abs(gain).max()
+        C = np.sqrt(2) * gamma * epsilon / (1 - gamma) ** 2
+        kl = max(d @ kl_per_state(new, pi), 0.0)  # rounding can make it -1e-17
+        return d @ gain / (1 - gamma) - penalty * C * np.sqrt(kl)
+
+    return value
+
+
+def maximise(value, p, seed=0, tries=1500):
+    """The best policy that a random search from p finds: moves that help are kept.
+
+    A move that helps is followed by longer ones, one that doesn't by shorter ones.
+    """
+    rng = np.random.default_rng(seed)
+    best, best_value, length = p, value(p), 0.1
+    for _ in range(tries):
+        move = best + length * rng.normal(size=len(p))
+        move = np.clip(move, 1e-6, 1 - 1e-6)
+        move_value = value(move)
+        if move_value > best_value:
+            best, best_value, length = move, move_value, 2 * length
+        else:
+            length *= 0.9
+            if length < 1e-12:
+                length = 0.1
+    return best, best_value
+
+
+def kl_of_step(mdp, p, new_p):
+    """E_{s~d^π}[D_KL(π'‖π)[s]]."""
+    d = state_distribution(mdp, policy(p))
+    return d @ kl_per_state(policy(new_p), policy(p))
+
+
+def test_the_search_finds_a_maximum_that_is_known():
+    peak = np.array([0.3, 0.9, 0.5])
+    best, value = maximise(lambda p: -np.abs(p - peak).sum(), np.full(3, 0.5))
+    np.testing.assert_allclose(best, peak, atol=1e-3)
+    # one state: L and ε_A grow with |p' - p|, and the best p' is found on a fine grid
+    mdp, p = random_mdp(np.random.default_rng(0), 1, 2, 0.9), np.array([0.4])
+    right = right_side(mdp, p)
+    grid = max(right(np.array([x])) for x in np.linspace(1e-6, 1 - 1e-6, 10_001))
+    assert maximise(right, p)[1] == pytest.approx(grid, rel=1e-4) and grid > 0.001
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("seed", range(2))
+def test_C14_repeated_maximisation_never_makes_the_policy_worse(
+    seed, gamma, record_property
+):
+    mdp, p = start(seed, gamma)
+    J = [performance(mdp, policy(p))]
+    for k in range(8):
+        p, promised = maximise(right_side(mdp, p), p, seed=k)
+        J.append(performance(mdp, policy(p)))
+        assert promised > 0  # some improvement is always in reach,
+        assert J[-1] - J[-2] >= promised - 1e-12  # and at least what was promised comes
+    report(record_property, **{f"C14_J_with_gamma_{gamma}": np.round(J, 4).tolist()})
+    assert J[-1] > J[0]
+
+
+def test_C14_the_right_side_is_zero_at_the_old_policy_and_below_the_improvement():
+    for seed in range(20):
+        mdp, p = start(seed, 0.7)
+        value, J = right_side(mdp, p), performance(mdp, policy(p))
+        assert value(p) == pytest.approx(0, abs=1e-12)
+        for new_p in np.random.default_rng(seed).uniform(0.01, 0.99, size=(20, 3)):
+            assert value(new_p) <= performance(mdp, policy(new_p)) - J + 1e-12
+
+
+def test_C14_the_step_that_is_allowed_is_tiny_when_gamma_is_near_1(record_property):
+    medians = []
+    for gamma in GAMMAS:
+        kls = []
+        for seed in range(5):
+            mdp, p = start(seed, gamma)
+            new_p, _ = maximise(right_side(mdp, p), p, tries=3000)
+            kls.append(kl_of_step(mdp, p, new_p))
+        medians.append(float(np.median(kls)))
+    figures = [float(f"{kl:.2g}") for kl in medians]
+    report(record_property, C14_gammas=GAMMAS, C14_kl_of_first_step=figures)
+    assert medians[0] > medians[1] > medians[2]
+    assert medians[0] > 50 * medians[2]
+
+
+def test_C14_with_one_constant_for_all_policies_no_step_is_left_from_gamma_half_on():
+    # L <= √2 max|A| √KL / (1-γ), by Pinsker; with γ >= 1/2 the penalty is no smaller
+    for seed in range(3):
+        mdp, p = start(seed, 0.5)
+        value = right_side(mdp, p, fixed_epsilon=True)
+        for new_p in np.random.default_rng(seed).uniform(0.01, 0.99, size=(100, 3)):
+            assert value(new_p) < 0
+            assert value(p + 1e-3 * (new_p - p)) < 0
+    mdp, p = start(0, 0.1)  # where γ is small there is a step
+    _, promised = maximise(right_side(mdp, p, fixed_epsilon=True), p)
+    assert promised > 0.01
+
+
+ONE_FOR_ALL = np.ones(3)  # a restricted class: the same p in every state
+
+
+def best_of_class(value):
+    """The best p for all states together, of a fine grid."""
+    grid = np.linspace(0.001, 0.999, 999)
+    return max(grid, key=lambda p: value(p * ONE_FOR_ALL))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_C14_holds_in_a_restricted_class_of_policies_too(seed):
+    rng = np.random.default_rng(seed)
+    mdp, p = random_mdp(rng, 3, 2, 0.5), 0.5
+    for _ in range(3):
+        new_p = best_of_class(right_side(mdp, p * ONE_FOR_ALL))
+        gain = performance(mdp, policy(new_p * ONE_FOR_ALL))
+        gain -= performance(mdp, policy(p * ONE_FOR_ALL))
+        assert gain >= -1e-12
+        p = new_p
+
+
+def test_C14_without_the_penalty_the_maximum_of_L_can_make_the_policy_worse(
+    record_property,
+):
+    # State 0 is where one starts, and action 0 there earns 1 and leads to state 1. In
+    # state 1 action 0 costs 4; action 1 leads back. The policy is the same in both.
+    P = np.zeros((2, 2, 2))
+    P[0, 0, 1] = P[0, 1, 0] = P[1, 0, 1] = P[1, 1, 0] = 1
+    mdp = MDP(P, np.array([[1.0, 0.0], [-4.0, 0.0]]), np.array([1.0, 0.0]), 0.5)
+    both = np.ones(2)
+    p = 0.05
+    J = performance(mdp, policy(p * both))
+    grid = np.linspace(0.001, 0.999, 999)
+
+    def best(penalty):
+        value = right_side(mdp, p * both, penalty=penalty)
+        new_p = max(grid, key=lambda x: value(x * both))
+        return new_p, performance(mdp, policy(new_p * both))
+
+    greedy_p, greedy_J = best(penalty=0.0)
+    safe_p, safe_J = best(penalty=1.0)
+    report(
+        record_property,
+        C14_J_before_after_max_L_and_after_max_of_right_side=np.round(
+            [J, greedy_J, safe_J], 3
+        ).tolist(),
+    )
+    assert greedy_p > 0.99 and greedy_J < J - 1
+    assert safe_J > J

@@ -1,0 +1,212 @@
+"""C15: importance sampling, and what it does to whole trajectories.
+
+    E_{x~P}[f(x)] = E_{x~Q}[ P(x)/Q(x) f(x) ] ≈ 1/|D| Σ_{x∈D} P(x)/Q(x) f(x),  D ~ Q
+    var(μ̂_Q) = 1/N ( E_{x~P}[ P(x)/Q(x) f(x)² ] - E_{x~P}[f(x)]² )
+    P(τ_t|θ) / P(τ_t|θ') = Π_{t'<=t} π_θ(a_t'|s_t') / π_θ'(a_t'|s_t')
+
+The last one, a product of many ratios, explodes or vanishes with t even for policies
+that differ only slightly. The surrogate's weight is a single ratio and doesn't.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from tabular import (
+    MoveTo,
+    SoftmaxPolicy,
+    Trajectory,
+    advantages,
+    all_trajectories,
+    episodic_mdp,
+    exact_args,
+    log_policy_gradient,
+    make_rollout,
+    performance_gradient,
+    probabilities,
+    random_mdp,
+    report,
+    run_update,
+    softmax,
+    transition_matrix,
+)
+
+import ppo_kl
+
+
+def two_distributions(seed, size=5):
+    rng = np.random.default_rng(seed)
+    P, Q = rng.dirichlet(np.ones(size), size=2)
+    return P, Q, rng.normal(size=size)
+
+
+def close_policies(seed, difference=0.15):
+    """An MDP with three states, and two policies whose logits differ slightly."""
+    rng = np.random.default_rng(seed)
+    mdp = random_mdp(rng, 3, 2, 0.9)
+    logits = rng.normal(size=(3, 2))
+    return mdp, softmax(logits + difference * rng.normal(size=(3, 2))), softmax(logits)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_C15_the_weighted_mean_under_Q_is_the_mean_under_P(seed):
+    P, Q, f = two_distributions(seed)
+    assert abs(Q @ f - P @ f) > 0.01  # without the weights it is another number
+    assert Q @ (P / Q * f) == pytest.approx(P @ f, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_C15_an_estimate_from_N_samples_is_unbiased_and_has_the_variance_of_the_formula(
+    seed,
+):
+    P, Q, f = two_distributions(seed)
+    for N in 1, 2, 3:
+        mean = square = 0.0
+        for D in itertools.product(range(5), repeat=N):  # every possible data set
+            D = list(D)
+            probability = Q[D].prod()
+            estimate = (P[D] / Q[D] * f[D]).sum() / N
+            mean += probability * estimate
+            square += probability * estimate**2
+        formula = (P @ (P / Q * f**2) - (P @ f) ** 2) / N
+        assert mean == pytest.approx(P @ f, abs=1e-10)
+        assert square - mean**2 == pytest.approx(formula, abs=1e-10)
+
+
+def test_C15_the_variance_explodes_where_Q_is_small_in_the_wrong_places(
+    record_property,
+):
+    P, f = np.array([0.5, 0.5]), np.array([1.0, 2.0])
+    variances = []
+    for q in 0.5, 0.1, 0.01, 0.001:
+        Q = np.array([1 - q, q])
+        variances.append(P @ (P / Q * f**2) - (P @ f) ** 2)
+    report(
+        record_property,
+        C15_variance_with_Q_at_05_01_001_0001=np.round(variances, 2).tolist(),
+    )
+    assert variances[0] == pytest.approx(0.25)  # Q = P: the plain variance
+    assert variances[3] > 1000 * variances[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_C15_the_ratio_of_trajectory_probabilities_is_the_product_of_the_policies(
+    seed,
+):
+    mdp, pi, other = close_policies(seed)
+    trajectories = all_trajectories(mdp, horizon=3)
+    ratio = probabilities(trajectories, pi) / probabilities(trajectories, other)
+    for i, tau in enumerate(trajectories):
+        product = 1.0
+        for s, a in zip(tau.states, tau.actions):
+            product *= pi[s, a] / other[s, a]
+        assert ratio[i] == pytest.approx(product, abs=1e-10)  # the dynamics cancel
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_C15_data_of_another_policy_gives_the_policy_gradient_exactly(seed):
+    # ∇J(θ) = E_{τ~θ'}[Σ_t P(τ_t|θ)/P(τ_t|θ') γ^t ∇ log π_θ(a_t|s_t) A^θ(s_t, a_t)]
+    rng = np.random.default_rng(seed)
+    mdp = episodic_mdp(rng, layers=3, width=2, actions=2, gamma=0.75)
+    logits, other_logits = rng.normal(size=(2, 6, 2))
+    pi, other = softmax(logits), softmax(other_logits)
+    A, trajectories = advantages(mdp, pi), all_trajectories(mdp)
+    g = np.zeros_like(pi)
+    for tau, probability in zip(trajectories, probabilities(trajectories, other)):
+        weight = 1.0
+        for t, (s, a) in enumerate(zip(tau.states, tau.actions)):
+            weight *= pi[s, a] / other[s, a]
+            score = log_policy_gradient(pi, s, a)
+            g += probability * weight * mdp.gamma**t * score * A[s, a]
+    np.testing.assert_allclose(g, performance_gradient(mdp, logits), atol=1e-8)
+
+
+def second_moments(mdp, pi, other, horizon):
+    """E_{τ~π'}[w²] after 1, 2, ... horizon steps, w the product of the ratios so far.
+
+    A step from s to s' multiplies by Σ_a π'(a|s) (π(a|s)/π'(a|s))² P(s'|s, a).
+    """
+    M = np.einsum("sa,sax->sx", pi**2 / other, mdp.P)
+    u, moments = mdp.mu, []
+    for _ in range(horizon):
+        u = u @ M
+        moments.append(u.sum())
+    return np.array(moments)
+
+
+def test_C15_the_variance_of_a_whole_trajectorys_weight_grows_exponentially(
+    record_property,
+):
+    mdp, pi, other = close_policies(0)
+    horizons = np.array([1, 10, 100, 200, 500, 1000])
+    variance = second_moments(mdp, pi, other, 1000) - 1  # E[w] = 1
+    # the same by enumeration, as long as that is possible
+    for T in 1, 2, 3:
+        trajectories = all_trajectories(mdp, horizon=T)
+        p, q = probabilities(trajectories, pi), probabilities(trajectories, other)
+        assert q @ (p / q) == pytest.approx(1, abs=1e-12)
+        by_enumeration = q @ (p / q - 1) ** 2
+        assert variance[T - 1] == pytest.approx(by_enumeration, abs=1e-10)
+    # of the ratio at step t alone, with s_t ~ π' as in L: bounded by the worst state
+    single, at_t = [], mdp.mu
+    for _ in range(1000):
+        single.append(at_t @ (pi**2 / other).sum(axis=1) - 1)
+        at_t = at_t @ transition_matrix(mdp, other)
+    worst = (pi**2 / other).sum(axis=1).max() - 1
+    report(
+        record_property,
+        C15_largest_difference_of_a_probability=round(np.abs(pi - other).max(), 3),
+        C15_horizons=horizons.tolist(),
+        C15_variance_of_product=[float(f"{v:.3g}") for v in variance[horizons - 1]],
+        C15_variance_of_single_ratio=np.round(
+            np.array(single)[horizons - 1], 4
+        ).tolist(),
+    )
+    growth = variance[500:] / variance[499:-1]
+    assert growth.min() > 1.01  # exponential: by the same factor at every step
+    np.testing.assert_allclose(growth, growth[-1], rtol=0.02)
+    assert max(single) <= worst < 0.1
+    assert variance[-1] > 10_000 * max(single)
+
+
+def test_C15_most_trajectories_weights_vanish(record_property):
+    # one state: π' tosses a fair coin, π one with 0.6, and the weight after T steps is
+    # 1.2 to the number of heads times 0.8 to the number of tails; E[w] = 1 for every T
+    shares = []
+    for T in 10, 200, 1000:
+        heads = np.arange(T + 1)
+        ways = [
+            math.lgamma(T + 1) - math.lgamma(h + 1) - math.lgamma(T - h + 1)
+            for h in heads
+        ]
+        probability = np.exp(np.array(ways) - T * np.log(2))
+        log_weight = heads * np.log(1.2) + (T - heads) * np.log(0.8)
+        assert probability @ np.exp(log_weight) == pytest.approx(1, abs=1e-8)
+        shares.append(probability[log_weight < np.log(0.01)].sum())
+    report(
+        record_property,
+        C15_share_of_weights_below_001_after_10_200_1000_steps=np.round(
+            shares, 4
+        ).tolist(),
+    )
+    assert shares[0] < 0.01 and shares[1] > 0.1 and shares[2] > 0.99
+
+
+def test_C15_the_weight_in_the_surrogate_is_the_ratio_of_one_step():
+    # 50 steps with an advantage of 1 each; the objective that ppo_kl.update logs after
+    # moving to π' is the mean of the single ratios, whatever came before in the batch
+    old, new = np.array([[0.0, 0.0]]), np.array([[0.5, 0.0]])
+    actions = [t % 3 % 2 for t in range(50)]
+    walk = Trajectory([0] * 51, actions, np.ones(50), False, 1.0)
+    policy = SoftmaxPolicy(old)
+    optimizer = MoveTo(policy.logits, SoftmaxPolicy(new).logits.detach())
+    args = exact_args(ppo_kl, beta=0.0, gae_lambda=0.0)  # Â = δ = r, as V = 0
+    scalars = run_update(
+        ppo_kl, args, policy, optimizer, make_rollout([walk], 1), np.zeros(1)
+    )
+    ratio = softmax(new)[0] / softmax(old)[0]
+    assert -scalars["train/policy_loss"] == pytest.approx(ratio[actions].mean())
+    product = ratio[actions].prod()
+    assert torch.tensor(product).log().abs() > 1  # the product would be far from 1

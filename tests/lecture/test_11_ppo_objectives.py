@@ -1,0 +1,298 @@
+"""C13, C16 and the third quiz: the objectives of the two PPOs.
+
+    r_t(θ)   = π_θ(a_t|s_t) / π_θk(a_t|s_t)
+    L_θk     = E_{τ~π_k}[ Σ_t r_t(θ) Â_t ],  less β_k D̄_KL(θ‖θ_k) in ppo_kl.py
+    L^CLIP   = E_{τ~π_k}[ Σ_t min(r_t(θ) Â_t, clip(r_t(θ), 1-ε, 1+ε) Â_t) ]
+
+At θ = θ_k the ratio is 1, the KL has no gradient, nothing is clipped, and the gradient
+of both is the policy gradient. Away from θ_k a term of L^CLIP is flat, as a function of
+r, where r has left 1 ± ε in the direction that Â asks for, and nowhere else.
+
+The gradient away from θ_k is read from update() by two epochs: MoveTo makes the first
+step, to a given θ, and none after it; what remains is the second epoch's gradient.
+"""
+
+import copy
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from tabular import (
+    MoveTo,
+    SoftmaxPolicy,
+    Trajectory,
+    episodic_mdp,
+    estimates,
+    exact_args,
+    kl_per_state,
+    log_policy_gradient,
+    make_rollout,
+    mean,
+    performance_gradient,
+    run_update,
+    softmax,
+)
+
+import actor_critic
+import ppo_clip
+import ppo_kl
+import reinforce
+
+PPOS = pytest.mark.parametrize("script", [ppo_kl, ppo_clip])
+EPSILON = 0.2
+
+
+# C13
+
+
+@PPOS
+def test_C13_the_first_gradient_of_both_PPOs_is_on_average_the_gradient_of_J(script):
+    # over all trajectories; V in multiples of 1/8, γ = 1 and λ = 1 make it exact
+    rng = np.random.default_rng(0)
+    mdp = episodic_mdp(rng, layers=3, width=2, actions=2)
+    logits, V = rng.normal(size=(6, 2)), rng.integers(-8, 9, size=6) / 8
+    args = exact_args(script, gae_lambda=1.0)
+    gradient = mean(*estimates(script, args, mdp, logits, V))
+    np.testing.assert_allclose(gradient, performance_gradient(mdp, logits), atol=1e-8)
+
+
+def real_batch(actions):
+    """A rollout of random numbers with every kind of row: 16 steps of 4 copies.
+
+    Some episodes end, some by truncation, and the row after an end is not valid.
+    """
+    rng = np.random.default_rng(0)
+    shape = 16, 4
+    terminated, truncated = rng.random(shape) < 0.1, rng.random(shape) < 0.1
+    done = terminated | truncated
+    valid = np.ones(shape, dtype=bool)
+    valid[1:] = ~done[:-1]
+    assert (terminated & valid).any() and (truncated & ~terminated & valid).any()
+    obs = rng.normal(size=(17, 4, 3)).astype(np.float32)
+    taken = rng.integers(2, size=shape)
+    if actions == "continuous":
+        taken = rng.normal(size=(*shape, 2)).astype(np.float32)
+    fields = taken, rng.normal(size=shape), terminated, done, valid
+    return reinforce.Rollout(obs, *fields, episodes=[], steps=int(valid.sum()))
+
+
+@pytest.mark.parametrize("actions", ["discrete", "continuous"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_C13_the_first_gradient_of_both_PPOs_is_the_actor_critics_on_the_same_batch(
+    actions, normalize
+):
+    # with the scripts' own networks, of policy and critic; those are float32: 1e-6
+    spaces = {"discrete": Discrete(2), "continuous": Box(-1, 1, (2,))}
+    envs = SimpleNamespace(
+        single_observation_space=Box(-1, 1, (3,)), single_action_space=spaces[actions]
+    )
+    torch.manual_seed(0)
+    policy = actor_critic.Policy(envs, [8])
+    critic = actor_critic.ValueFunction(envs, [8])
+    gradients = {}
+    for script in actor_critic, ppo_kl, ppo_clip:
+        args = exact_args(script, gamma=0.9, gae_lambda=0.8)
+        args.normalize_advantages = normalize
+        mine, values = copy.deepcopy(policy), copy.deepcopy(critic)
+        parameters = [*mine.parameters(), *values.parameters()]
+        stay = torch.optim.SGD(parameters, lr=0.0)
+        beta = [1.0] if script is ppo_kl else []
+        script.update(args, mine, values, stay, real_batch(actions), *beta)
+        gradients[script] = [p.grad.numpy() for p in parameters]
+    assert max(np.abs(g).max() for g in gradients[actor_critic]) > 0.01
+    for script in ppo_kl, ppo_clip:
+        for theirs, reference in zip(gradients[script], gradients[actor_critic]):
+            np.testing.assert_allclose(theirs, reference, atol=1e-6)
+
+
+def walk(seed, steps=40):
+    """Three states and two actions in random order, and rewards; never an end."""
+    rng = np.random.default_rng(seed)
+    states = rng.integers(3, size=steps + 1).tolist()
+    actions = rng.integers(2, size=steps).tolist()
+    return Trajectory(states, actions, rng.integers(-16, 17, steps) / 8, False, 1.0)
+
+
+def update_at(script, old, new, tau, **changes):
+    """Gradient (S, A) of the script's objective at θ = new, and what update() logs.
+
+    Data is of π_k = old. λ = 0 and V = 0: Â_t is the reward r_t, exact in float32.
+    """
+    args = exact_args(script, gae_lambda=0.0, epochs=2, **changes)
+    policy = SoftmaxPolicy(old)
+    optimizer = MoveTo(policy.logits, SoftmaxPolicy(new).logits.detach())
+    values, rollout = np.zeros(3), make_rollout([tau], 3)
+    scalars = run_update(script, args, policy, optimizer, rollout, values)
+    return -policy.logits.grad.numpy()[:-1], scalars
+
+
+@PPOS
+def test_C13_at_theta_k_the_ratio_is_1_and_the_objective_the_mean_advantage(script):
+    old = np.random.default_rng(0).normal(size=(3, 2))
+    tau = walk(0)
+    _, scalars = update_at(script, old, old, tau, beta=10.0, clip_epsilon=EPSILON)
+    assert -scalars["train/policy_loss"] == pytest.approx(tau.rewards.mean(), abs=1e-12)
+    assert scalars["train/kl"] == 0
+    assert scalars.get("train/clip_fraction", 0) == 0
+
+
+def test_C13_the_penalty_has_no_gradient_at_theta_k_however_large_beta_is():
+    old, tau = np.random.default_rng(0).normal(size=(3, 2)), walk(0)
+    without, _ = update_at(ppo_kl, old, old, tau, beta=0.0)
+    with_penalty, _ = update_at(ppo_kl, old, old, tau, beta=1e4)
+    assert np.abs(without).max() > 0.01
+    np.testing.assert_allclose(with_penalty, without, atol=1e-8)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 10.0])
+def test_C13_away_from_theta_k_the_penalty_pulls_back(beta):
+    # against finite differences of mean(r_t Â_t) - β D̄_KL, written out
+    rng = np.random.default_rng(1)
+    old, tau = rng.normal(size=(3, 2)), walk(1)
+    new = old + rng.normal(size=(3, 2))
+    s, a = tau.states[:-1], tau.actions
+
+    def objective(logits):
+        ratio = softmax(logits)[s, a] / softmax(old)[s, a]
+        kl = kl_per_state(softmax(old), softmax(logits))[s].mean()
+        return (ratio * tau.rewards).mean() - beta * kl
+
+    expected = np.zeros((3, 2))
+    for index in np.ndindex(3, 2):
+        change = np.zeros((3, 2))
+        change[index] = 1e-5
+        rise, fall = objective(new + change), objective(new - change)
+        expected[index] = (rise - fall) / 2e-5
+    gradient, scalars = update_at(ppo_kl, old, new, tau, beta=beta)
+    np.testing.assert_allclose(gradient, expected, atol=1e-8)
+    assert -scalars["train/policy_loss"] == pytest.approx(objective(new), abs=1e-12)
+
+
+# C16: the figure. One row for each of its pieces: sign of A, r, value of the term for
+# |A| = 1, slope of the term.
+
+FIGURE = [
+    # A > 0: the line r up to 1 + ε, then flat
+    (+1, 0.0, 0.0, 1),
+    (+1, 0.5, 0.5, 1),  # below 1 - ε: not flat, so that a mistake can be made good
+    (+1, 0.79, 0.79, 1),
+    (+1, 0.81, 0.81, 1),
+    (+1, 1.0, 1.0, 1),
+    (+1, 1.19, 1.19, 1),
+    (+1, 1.21, 1.2, 0),
+    (+1, 2.0, 1.2, 0),
+    # A < 0: flat up to 1 - ε, then the line -r
+    (-1, 0.0, -0.8, 0),
+    (-1, 0.5, -0.8, 0),
+    (-1, 0.79, -0.8, 0),
+    (-1, 0.81, -0.81, -1),
+    (-1, 1.0, -1.0, -1),
+    (-1, 1.19, -1.19, -1),
+    (-1, 1.21, -1.21, -1),  # above 1 + ε: not flat
+    (-1, 2.0, -2.0, -1),
+]
+
+
+def term(ratio, advantage, epsilon=EPSILON):
+    """Value and slope with respect to r of one term of L^CLIP."""
+    r = torch.tensor(ratio, dtype=torch.float64, requires_grad=True)
+    advantage = torch.tensor(advantage, dtype=torch.float64)
+    value = ppo_clip.clipped_surrogate(r, advantage, epsilon)
+    value.backward()
+    return value.item(), r.grad.item()
+
+
+@pytest.mark.parametrize(("sign", "ratio", "value", "slope"), FIGURE)
+def test_C16_the_clip_figure_piece_by_piece(sign, ratio, value, slope):
+    for size in 1.0, 0.3, 7.0:
+        expected = pytest.approx((size * value, size * slope), abs=1e-12)
+        assert term(ratio, sign * size) == expected
+
+
+@pytest.mark.parametrize(("ratio", "value"), [(0.8, 0.8), (1.2, 1.2)])
+def test_C16_the_figure_has_no_jump_at_its_corners(ratio, value):
+    for sign in +1, -1:
+        for r in ratio - 1e-9, ratio, ratio + 1e-9:
+            assert term(r, float(sign))[0] == pytest.approx(sign * value, abs=1e-8)
+
+
+def test_C16_an_advantage_of_zero_gives_a_flat_line():
+    for ratio in 0.5, 1.0, 1.5:
+        assert term(ratio, 0.0) == (0, 0)
+
+
+def test_C16_the_clipped_term_is_never_above_the_unclipped_and_touches_it_at_1():
+    ratio = torch.linspace(0, 3, 301, dtype=torch.float64)
+    for advantage in -2.0, -0.5, 0.5, 2.0:
+        A = torch.full_like(ratio, advantage)
+        clipped = ppo_clip.clipped_surrogate(ratio, A, EPSILON)
+        unclipped = ppo_kl.surrogate(ratio, A)
+        assert (clipped <= unclipped).all()
+        assert (clipped < unclipped).any()  # pessimistic far away from r = 1 ...
+        near = (ratio - 1).abs() < EPSILON - 1e-6
+        assert torch.equal(clipped[near], unclipped[near])  # ... and the same near it
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_C16_the_gradient_of_update_comes_only_from_steps_that_are_not_flat(
+    seed,
+):
+    rng = np.random.default_rng(seed)
+    old, tau = rng.normal(size=(3, 2)), walk(seed)
+    new = old + 0.7 * rng.normal(size=(3, 2))
+    expected, flat, outside = np.zeros((3, 2)), 0, 0
+    for s, a, A in zip(tau.states, tau.actions, tau.rewards):
+        r = softmax(new)[s, a] / softmax(old)[s, a]
+        outside += abs(r - 1) > EPSILON
+        if (A > 0 and r > 1 + EPSILON) or (A < 0 and r < 1 - EPSILON):
+            flat += 1
+        else:
+            score = log_policy_gradient(softmax(new), s, a)
+            expected += r * A * score / len(tau.actions)
+    assert 0 < flat < outside  # all three kinds of step occur
+    gradient, scalars = update_at(ppo_clip, old, new, tau, clip_epsilon=EPSILON)
+    np.testing.assert_allclose(gradient, expected, atol=1e-10)
+    share = outside / len(tau.actions)
+    assert scalars["train/clip_fraction"] == pytest.approx(share, abs=1e-6)
+
+
+def test_C16_with_epsilon_infinite_nothing_is_clipped():
+    rng = np.random.default_rng(5)
+    old, tau = rng.normal(size=(3, 2)), walk(5)
+    new = old + 2 * rng.normal(size=(3, 2))
+    unclipped, _ = update_at(ppo_clip, old, new, tau, clip_epsilon=math.inf)
+    plain, _ = update_at(ppo_kl, old, new, tau, beta=0.0)
+    np.testing.assert_allclose(unclipped, plain, atol=1e-12)
+
+
+# C21, quiz 3, on figure 1 of Schulman et al. 2017: the left graph rises from 0 in a
+# straight line and is flat beyond 1 + ε; the right graph is flat up to 1 - ε, and falls
+# in a straight line from there.
+
+
+def graph(advantage, epsilon):
+    """Signs of the slope of L^CLIP in r: left of 1 - ε, between, right of 1 + ε."""
+    left, inside, right = 1 - epsilon - 0.01, 1.0, 1 + epsilon + 0.01
+    return [np.sign(term(r, advantage, epsilon)[1]) for r in (left, inside, right)]
+
+
+LEFT_GRAPH, RIGHT_GRAPH = [1, 1, 0], [0, -1, -1]
+
+
+def test_C21_quiz_3_the_left_graph_is_A_positive_and_the_right_A_negative_is_true():
+    assert graph(+1.0, EPSILON) == LEFT_GRAPH
+    assert graph(-1.0, EPSILON) == RIGHT_GRAPH
+
+
+def test_C21_quiz_3_the_right_graph_is_A_positive_and_the_left_A_negative_is_false():
+    assert graph(+1.0, EPSILON) != RIGHT_GRAPH
+    assert graph(-1.0, EPSILON) != LEFT_GRAPH
+
+
+def test_C21_quiz_3_it_depends_on_the_value_of_epsilon_is_false():
+    for epsilon in 0.02, 0.1, 0.2, 0.3, 0.5, 0.9, 0.98:
+        assert graph(+1.0, epsilon) == LEFT_GRAPH
+        assert graph(-1.0, epsilon) == RIGHT_GRAPH
