@@ -143,7 +143,7 @@ def update(args, policy, value_function, optimizer, rollout):
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
     values = values.cpu().numpy()
 
-    # (2) n-step or λ-weighted targets, and the advantages that go with them
+    # (2) the advantages, and from them the critic's targets
     data = rollout.rewards, values, rollout.terminated, rollout.done
     if args.n_steps is None:
         advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
@@ -166,9 +166,9 @@ def update(args, policy, value_function, optimizer, rollout):
 
     with torch.no_grad():  # what the update has made of the whole batch
         distribution = policy.distribution(obs)
+        kl = kl_divergence(old_distribution, distribution).mean()
         objective = (distribution.log_prob(actions) * advantages).mean()
         value_loss = (value_function(obs) - targets).square().mean()
-        kl = kl_divergence(old_distribution, distribution).mean()
     return {
         "train/policy_loss": -objective.item(),
         "train/value_loss": value_loss.item(),
@@ -334,7 +334,9 @@ def save_checkpoint(args, envs, parts, state):
         "state": state,
         "parts": {name: part.state_dict() for name, part in parts.items()},
         "statistics": {
-            name: [torch.as_tensor(x) for x in (rms.mean, rms.var, rms.count)]
+            name: [
+                torch.as_tensor(np.asarray(x)) for x in (rms.mean, rms.var, rms.count)
+            ]
             for name, rms in envs.statistics.items()
         },
     }

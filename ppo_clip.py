@@ -143,7 +143,7 @@ def update(args, policy, value_function, optimizer, rollout):
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
     values = values.cpu().numpy()
 
-    # (2) generalized advantages, and from them the critic's targets
+    # (2) the advantages, and from them the critic's targets
     data = rollout.rewards, values, rollout.terminated, rollout.done
     advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
     targets = (advantages + values[:-1])[valid]
@@ -170,10 +170,10 @@ def update(args, policy, value_function, optimizer, rollout):
 
     with torch.no_grad():  # what the update has made of the whole batch
         distribution = policy.distribution(obs)
+        kl = kl_divergence(old_distribution, distribution).mean()
         ratio = (distribution.log_prob(actions) - old_log_probs).exp()
         objective = clipped_surrogate(ratio, advantages, args.clip_epsilon).mean()
         value_loss = (value_function(obs) - targets).square().mean()
-        kl = kl_divergence(old_distribution, distribution).mean()
         clipped = ((ratio - 1).abs() > args.clip_epsilon).float()
     return {
         "train/policy_loss": -objective.item(),
@@ -341,7 +341,9 @@ def save_checkpoint(args, envs, parts, state):
         "state": state,
         "parts": {name: part.state_dict() for name, part in parts.items()},
         "statistics": {
-            name: [torch.as_tensor(x) for x in (rms.mean, rms.var, rms.count)]
+            name: [
+                torch.as_tensor(np.asarray(x)) for x in (rms.mean, rms.var, rms.count)
+            ]
             for name, rms in envs.statistics.items()
         },
     }

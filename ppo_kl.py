@@ -3,8 +3,8 @@
 Objective: with r_t(θ) = π_θ(a_t|s_t) / π_θk(a_t|s_t), maximise over θ
     L_θk(θ) - β_k D̄_KL(θ‖θ_k),   L_θk(θ) = E_{τ~π_k}[ Σ_t r_t(θ) Â_t ],
     D̄_KL(θ‖θ_k) = E_{s~d^π_k}[ D_KL(π_θk(·|s), π_θ(·|s)) ]: the old policy first
-Gradient: Σ_t r_t(θ) Â_t ∇ log π_θ(a_t|s_t) - β_k ∇ D̄_KL(θ‖θ_k); at θ = θ_k the ratio is
-    1 and ∇ D̄_KL is 0: it is the policy gradient.
+Gradient: Σ_t r_t(θ) Â_t ∇ log π_θ(a_t|s_t) - β_k ∇ D̄_KL(θ‖θ_k); at θ = θ_k, where the
+    ratio is 1 and ∇ D̄_KL is 0, it is the policy gradient.
 
     Input: initial policy parameters θ_0, initial KL penalty β_0, target KL-divergence δ
     for k = 0, 1, 2, ... do
@@ -158,7 +158,7 @@ def update(args, policy, value_function, optimizer, rollout, beta):
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
     values = values.cpu().numpy()
 
-    # (2) generalized advantages, and from them the critic's targets
+    # (2) the advantages, and from them the critic's targets
     data = rollout.rewards, values, rollout.terminated, rollout.done
     advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
     targets = (advantages + values[:-1])[valid]
@@ -188,8 +188,8 @@ def update(args, policy, value_function, optimizer, rollout, beta):
 
     with torch.no_grad():  # what the update has made of the whole batch
         distribution = policy.distribution(obs)
-        ratio = (distribution.log_prob(actions) - old_log_probs).exp()
         kl = kl_divergence(old_distribution, distribution).mean()
+        ratio = (distribution.log_prob(actions) - old_log_probs).exp()
         objective = surrogate(ratio, advantages).mean() - beta * kl
         value_loss = (value_function(obs) - targets).square().mean()
     return {
@@ -360,7 +360,9 @@ def save_checkpoint(args, envs, parts, state):
         "state": state,
         "parts": {name: part.state_dict() for name, part in parts.items()},
         "statistics": {
-            name: [torch.as_tensor(x) for x in (rms.mean, rms.var, rms.count)]
+            name: [
+                torch.as_tensor(np.asarray(x)) for x in (rms.mean, rms.var, rms.count)
+            ]
             for name, rms in envs.statistics.items()
         },
     }

@@ -141,8 +141,8 @@ def update(args, policy, optimizer, rollout):
 
     with torch.no_grad():  # what the update has made of the whole batch
         distribution = policy.distribution(obs)
-        objective = (distribution.log_prob(actions) * returns).sum() / args.num_envs
         kl = kl_divergence(old_distribution, distribution).mean()
+        objective = (distribution.log_prob(actions) * returns).sum() / args.num_envs
     return {
         "train/policy_loss": -objective.item(),
         "train/entropy": distribution.entropy().mean().item(),
@@ -302,7 +302,9 @@ def save_checkpoint(args, envs, parts, state):
         "state": state,
         "parts": {name: part.state_dict() for name, part in parts.items()},
         "statistics": {
-            name: [torch.as_tensor(x) for x in (rms.mean, rms.var, rms.count)]
+            name: [
+                torch.as_tensor(np.asarray(x)) for x in (rms.mean, rms.var, rms.count)
+            ]
             for name, rms in envs.statistics.items()
         },
     }

@@ -167,9 +167,9 @@ def update(args, policy, value_function, optimizer, rollout):
 
     with torch.no_grad():  # what the update has made of the whole batch
         distribution = policy.distribution(obs)
+        kl = kl_divergence(old_distribution, distribution).mean()
         objective = (distribution.log_prob(actions) * advantages).sum() / args.num_envs
         value_loss = (value_function(obs) - targets).square().mean()
-        kl = kl_divergence(old_distribution, distribution).mean()
     return {
         "train/policy_loss": -objective.item(),
         "train/value_loss": value_loss.item(),
@@ -332,7 +332,9 @@ def save_checkpoint(args, envs, parts, state):
         "state": state,
         "parts": {name: part.state_dict() for name, part in parts.items()},
         "statistics": {
-            name: [torch.as_tensor(x) for x in (rms.mean, rms.var, rms.count)]
+            name: [
+                torch.as_tensor(np.asarray(x)) for x in (rms.mean, rms.var, rms.count)
+            ]
             for name, rms in envs.statistics.items()
         },
     }
