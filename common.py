@@ -67,11 +67,10 @@ def generalized_advantages(rewards, values, terminated, done, gamma, lam):
     rewards, done, terminated = _checked(rewards, done, terminated)
     values = _checked_values(values, rewards)
     delta = rewards + gamma * np.where(terminated, 0.0, values[1:]) - values[:-1]
-    carry = gamma * lam * ~done  # what flows back from row t + 1 to row t
     advantages = np.empty_like(delta)
     following = np.zeros(rewards.shape[1])  # Â_{t+1}
     for t in reversed(range(len(rewards))):
-        following = delta[t] + carry[t] * following
+        following = delta[t] + gamma * lam * np.where(done[t], 0.0, following)
         advantages[t] = following
     return advantages
 

@@ -290,12 +290,7 @@ def to_go(rewards, values, terminated, done):
     return rewards_to_go(rewards, done, 0.9)
 
 
-nan_flows_back = pytest.mark.xfail(strict=True, reason="0 times NaN is NaN")
-
-
-@pytest.mark.parametrize(
-    "function", [to_go, three_steps, pytest.param(gae, marks=nan_flows_back)]
-)
+@pytest.mark.parametrize("function", [to_go, three_steps, gae])
 def test_not_even_nan_in_a_reset_row_reaches_a_valid_row(function):
     batch = column(1.0, math.nan, 2.0), np.ones((4, 1)), *[column(YES, NO, NO)] * 2
     result = function(*batch)
