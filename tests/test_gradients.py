@@ -664,6 +664,34 @@ def test_sgd_moves_the_parameters_by_learning_rate_times_gradient(script):
     torch.testing.assert_close(moved, start + 0.125 * step, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("script", WHOLE)
+@pytest.mark.parametrize(
+    "name, kind", [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)]
+)
+def test_train_moves_the_policy_by_the_optimizer_that_was_chosen(
+    script, name, kind, tmp_path, monkeypatch
+):
+    """In each update: SGD by learning rate × gradient, annealed, and Adam otherwise."""
+    flags = f"--optimizer {name} --learning-rate 0.125 --total-steps 2000"
+    args = script.parse_args([*flags.split(), "--run-dir", str(tmp_path / "run")])
+    original, seen = script.update, []
+
+    def watched(args, policy, *rest):
+        start = torch.nn.utils.parameters_to_vector(policy.parameters()).detach()
+        scalars = original(args, policy, *rest)
+        moved = torch.nn.utils.parameters_to_vector(policy.parameters()).detach()
+        rate = rest[-2].param_groups[0]["lr"]
+        seen.append((type(rest[-2]), rate, moved - start, ascent(policy)))
+        return scalars
+
+    monkeypatch.setattr(script, "update", watched)
+    script.train(args)
+    assert {kind_seen for kind_seen, *_ in seen} == {kind}
+    assert seen[0][1] == 0.125
+    for _, rate, step, gradient in seen:
+        assert torch.allclose(step, rate * gradient, atol=1e-6) == (name == "sgd")
+
+
 @each_script
 def test_one_step_along_the_gradient_is_an_improvement(script):
     """A small step lowers the loss that update() reports: the sign is right."""

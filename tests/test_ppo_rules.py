@@ -18,7 +18,7 @@ import vpg_baseline
 
 WHOLE = [reinforce, vpg_baseline]  # the scripts that take whole trajectories
 each_script = pytest.mark.parametrize(
-    "script", [*WHOLE, actor_critic, ppo_kl, ppo_clip], ids=lambda s: s.__name__
+    "script", [*WHOLE, actor_critic, ppo_kl, ppo_clip]
 )
 each_action_space = pytest.mark.parametrize("space", ["discrete", "box"])
 
