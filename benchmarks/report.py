@@ -103,9 +103,9 @@ def figure(path):
 def main():
     readme = ROOT / "README.md"
     text = readme.read_text()
-    begin, end = "<!-- learning table: begin -->\n", "\n<!-- learning table: end -->"
-    before, rest = text.split(begin)
-    readme.write_text(before + begin + table() + end + rest.split(end)[1])
+    begin, end = "<!-- learning table: begin -->", "<!-- learning table: end -->"
+    before, after = text.split(begin)[0], text.split(end)[1]
+    readme.write_text(f"{before}{begin}\n{table()}\n{end}{after}")
     figure(RESULTS / "learning.png")
 
 
