@@ -272,7 +272,8 @@ def make_envs(args, num_envs, training=True, **kwargs):
     if isinstance(actions, Discrete):
         envs = wrappers.TransformAction(envs, lambda action: action + actions.start)
     elif actions.is_bounded():
-        envs = wrappers.RescaleAction(envs, np.float32(-1), np.float32(1))
+        one = actions.dtype.type(1)
+        envs = wrappers.RescaleAction(envs, -one, one)
     if isinstance(actions, Box):
         envs = wrappers.ClipAction(envs)
     envs.statistics = statistics

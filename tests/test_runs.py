@@ -137,17 +137,24 @@ def test_a_seed_decides_every_parameter_and_every_logged_number(script, env, tmp
 
 
 @every_env
-@pytest.mark.parametrize("script", [reinforce, ppo_clip], ids=lambda s: s.__name__)
-def test_two_seeds_meet_different_environments_and_different_actions(
-    script, env, tmp_path
+@every_script
+def test_each_run_each_iteration_and_each_copy_begins_in_a_state_of_its_own(
+    script, env, tmp_path, monkeypatch
 ):
-    """Not only the networks' first weights differ."""
-    histories = []
+    """Not only the networks' first weights depend on the seed."""
+    rollouts, update = [], script.update
+
+    def watched_update(*given):
+        rollouts.extend(part for part in given if isinstance(part, script.Rollout))
+        return update(*given)
+
+    monkeypatch.setattr(script, "update", watched_update)
     for seed in "3", "4":
-        args = arguments(script, env, tmp_path / seed, "--seed", seed)
-        args.learning_rate = 0.0
-        histories.append(script.train(args)[1])
-    assert histories[0] != histories[1]
+        more = ["--seed", seed, "--no-normalize-observations"]
+        script.train(arguments(script, env, tmp_path / seed, *more))
+    states = {tuple(state) for rollout in rollouts for state in rollout.obs[0]}
+    assert len(states) == 2 * len(rollouts) >= 12
+    assert len({rollout.actions.tobytes() for rollout in rollouts}) == len(rollouts)
 
 
 # Evaluation
