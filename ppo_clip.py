@@ -135,7 +135,7 @@ def clipped_surrogate(ratio, advantage, epsilon):
 def update(args, policy, value_function, optimizer, rollout):
     """(2) and (3) on the rollout's B valid rows; returns the scalars to log."""
     valid = rollout.valid
-    obs = to_tensor(rollout.obs[:-1][valid], args)  # (B, observation)
+    obs = to_tensor(rollout.obs, args)[:-1][valid]  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
     with torch.no_grad():  # π_k and Â are constants in the gradient
         old_distribution = policy.distribution(obs)
@@ -235,6 +235,7 @@ def train(args, stop=()):
                 save_checkpoint(args, envs, parts, state)
         save_checkpoint(args, envs, parts, state)
     except FloatingPointError as error:
+        bar.close()
         iteration = state["iteration"]
         fail(f"stopped in iteration {iteration}: {error}. Try a lower --learning-rate")
     finally:
@@ -256,13 +257,16 @@ def make_envs(args, num_envs, training=True, **kwargs):
     try:
         envs = gym.make_vec(args.env, num_envs, mode, **args.env_kwargs, **kwargs)
         space, actions = envs.single_observation_space, envs.single_action_space
-        if not isinstance(actions, (Box, Discrete)):
-            raise TypeError(f"its actions are {actions}; only Box and Discrete will do")
+        floats = isinstance(actions, Box) and actions.dtype.kind == "f"
+        if not (floats or isinstance(actions, Discrete)):
+            raise TypeError(f"its actions are {actions}, not Discrete or a float Box")
         if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
             raise TypeError("its autoreset mode is not NEXT_STEP")
         envs = wrappers.RecordEpisodeStatistics(envs)
         if not isinstance(space, Box) or len(space.shape) != 1:
             envs = wrappers.FlattenObservation(envs)  # Discrete becomes one-hot
+        if not isinstance(envs.single_observation_space, Box):
+            raise TypeError(f"its observations are {space}, of no fixed length")
     except Exception as error:  # the environment's own words say best what is wrong
         fail(f"cannot make {args.env}: {error}")
     statistics = {}
@@ -274,6 +278,7 @@ def make_envs(args, num_envs, training=True, **kwargs):
     if args.normalize_rewards and training:
         envs = wrappers.NormalizeReward(envs, args.gamma)
         statistics["return"] = envs.return_rms
+        envs = wrappers.TransformReward(envs, lambda reward: reward.clip(-10, 10))
     # The environment gets Box actions stretched from [-1, 1] to its bounds and clipped;
     # the rollout keeps them as they were sampled: log π belongs to those.
     if isinstance(actions, Discrete):
@@ -452,7 +457,7 @@ def parse_args(argv=None):
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
     flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy in the objective")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
-    flag("--normalize-rewards", True, bool, "by the running std of returns")
+    flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
     flag("--rollout-steps", 128, count, "T, steps of each copy in D_k")
     flag("--gae-lambda", 0.95, fraction, "λ: 0 is TD, 1 is Monte Carlo")
