@@ -400,7 +400,7 @@ def parse_args(argv=None):
     flag("--max-episode-steps", None, count, "horizon T; None: the environment's own")
     flag("--seed", 0, number(int, 0, 2**32 - 1), "of everything random")
     flag("--total-steps", 200_000, count, "environment steps to train for")
-    flag("--num-envs", 8, count, "N, copies of the environment")
+    flag("--num-envs", 16, count, "N, copies of the environment")
     modes = ["auto", "sync", "async"]
     flag("--vectorization", "auto", str, "auto: native, else sync", choices=modes)
     flag("--device", "cpu", str, "of the networks", choices=["cpu", "cuda"])
@@ -412,7 +412,7 @@ def parse_args(argv=None):
     flag("--watch", None, str, "only evaluate, in a window", metavar="CHECKPOINT")
     flag("--video", None, str, "record the evaluation", metavar="DIR")
     flag("--gamma", 0.99, fraction, "γ, discount")
-    flag("--learning-rate", 3e-3, weight, "α, step size")
+    flag("--learning-rate", 4e-3, weight, "α, step size")
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], count, "units of each network's layers", nargs="*")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
