@@ -1,0 +1,300 @@
+"""C7 and C20: how long a step of the policy gradient may be.
+
+    θ_{k+1} = θ_k + α_k ĝ_k,   Δ_k = α_k ĝ_k
+
+C7: a step that is too large can make performance collapse, and the policy it leaves
+behind collects nothing to learn from. PPO-KL and PPO-Clip go as far in parameters only
+if the policy stays where it was.
+C20: which α is right depends on θ, and on the scale of the rewards unless Adam or the
+normalisation of advantages takes that out. Neither helps against an α too large.
+
+The problem is the corridor of Sutton and Barto's example 13.1, whose states look all
+alike. So a policy is one number, as in the lecture's family: π_θ(right) = σ(θ). J(θ) is
+a hill, computed exactly: -11.6 on top at θ = 0.35, and on either side a cliff down to
+-50, where no episode gets through before the time limit. Here everything starts on the
+slope, at θ = -1.5 and J = -22.3.
+"""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Discrete
+from torch import nn
+from torch.distributions import Categorical
+
+import actor_critic
+import ppo_clip
+import ppo_kl
+import reinforce
+
+HORIZON = 50
+SLOPE, TOP = -1.5, 0.35  # values of θ
+K = 100  # steps on a batch, in PPO
+
+
+class Corridor(gym.Env):
+    """Three places in a row and the exit; in the middle one left and right are swapped.
+
+    Every step costs 1, or scale. Action 1 is right, action 0 left.
+    """
+
+    observation_space, action_space = Discrete(1), Discrete(2)
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.place = 0
+        return 0, {}
+
+    def step(self, action):
+        right = action == 1 if self.place != 1 else action == 0
+        self.place = max(self.place + (1 if right else -1), 0)
+        return 0, -self.scale, self.place == 3, False, {}
+
+
+gym.register(
+    "Corridor-v0", Corridor, max_episode_steps=HORIZON, disable_env_checker=True
+)
+
+
+def J(theta):
+    """Expected return of an episode, exactly: minus the probability to be inside."""
+    p = 1 / (1 + np.exp(-theta))  # of right
+    transitions = np.array([[1 - p, p, 0], [p, 0, 1 - p], [0, 1 - p, 0]])
+    inside, total = np.array([1.0, 0.0, 0.0]), 0.0
+    for _ in range(HORIZON):
+        total -= inside.sum()
+        inside = inside @ transitions
+    return total
+
+
+class SigmoidPolicy(nn.Module):
+    """π_θ(right) = σ(θ)."""
+
+    def __init__(self, theta):
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor([theta]))
+
+    def distribution(self, obs):
+        logits = torch.cat([torch.zeros(1), self.theta])
+        return Categorical(logits=logits.expand(len(obs), 2))
+
+
+class Constant(nn.Module):
+    """V(s), one number for all states."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(1))
+
+    def forward(self, obs):
+        return obs @ self.value
+
+
+# C7
+
+
+def learn(script, alpha, seed, iterations):
+    """J(θ_0), J(θ_1), ... from the slope on, with batches of 8 × 256 steps.
+
+    The actor-critic takes one step of Adam on a batch, PPO takes K, each on the whole
+    batch and with step size α. The critic keeps a step size of its own, 0.1.
+    """
+    flags = "--env Corridor-v0 --num-envs 8 --rollout-steps 256"
+    if script is not actor_critic:
+        flags += f" --epochs {K} --minibatch-size 1000000"
+    args = script.parse_args(flags.split())
+    torch.manual_seed(seed)
+    envs = script.make_envs(args, args.num_envs)
+    policy, value_function = SigmoidPolicy(SLOPE), Constant()
+    groups = [
+        {"params": policy.parameters(), "lr": alpha},
+        {"params": value_function.parameters(), "lr": 0.1},
+    ]
+    optimizer = torch.optim.Adam(groups)
+    beta = [args.beta] if script is ppo_kl else []
+    (obs, _), done = envs.reset(seed=seed), np.zeros(args.num_envs, dtype=bool)
+    performance = [J(SLOPE)]
+    for _ in range(iterations):
+        rollout = script.collect_rollout(args, envs, policy, obs, done)
+        obs, done = rollout.obs[-1], rollout.done[-1]
+        inputs = args, policy, value_function, optimizer, rollout, *beta
+        scalars = script.update(*inputs)
+        if beta:
+            beta = [ppo_kl.adapt_beta(*beta, scalars["train/kl"], args.target_kl)]
+        performance.append(J(policy.theta.item()))
+    envs.close()
+    print(f"J after each update: {np.round(performance, 1).tolist()}")
+    return np.array(performance)
+
+
+def test_the_hill_has_its_top_where_these_tests_say():
+    thetas = np.arange(-8, 8, 0.05)
+    assert thetas[np.argmax([J(theta) for theta in thetas])] == pytest.approx(TOP)
+    assert J(TOP) == pytest.approx(-11.6, abs=0.05)
+    assert J(SLOPE) == pytest.approx(-22.3, abs=0.05)
+    assert J(-8) < -49.9 and J(8) < -49.7
+
+
+# Seeds 0 to 19: after the first update θ is 8.5 and J is -49.9, and J stays below it.
+@pytest.mark.parametrize("seed", range(3))
+def test_C7_one_step_that_is_too_large_collapses_the_vanilla_policy_gradient_for_good(
+    seed,
+):
+    performance = learn(actor_critic, 10.0, seed, iterations=12)
+    assert max(performance[1:]) < -48
+
+
+# Seeds 0 to 19: J is at least -22.1 after every update, and above -12.1 after the last.
+@pytest.mark.parametrize("seed", range(2))
+def test_C7_as_long_a_way_in_small_steps_climbs_to_the_top_with_the_clip(seed):
+    performance = learn(ppo_clip, 10.0 / K, seed, iterations=12)
+    assert min(performance) > -24
+    assert performance[-1] > -13
+
+
+# Seeds 0 to 19: J is at least -26.6 after every update, and above -12.6 after the best.
+@pytest.mark.parametrize("seed", range(2))
+def test_C7_as_long_a_way_in_small_steps_climbs_to_the_top_with_the_KL_penalty(seed):
+    performance = learn(ppo_kl, 10.0 / K, seed, iterations=12)
+    assert min(performance) > -32
+    assert max(performance) > -14
+
+
+# Seeds 0 to 19: J is at least -30.2 after every update, and above -12.6 after the best.
+@pytest.mark.parametrize("seed", range(2))
+def test_C7_the_KL_penalty_takes_back_even_steps_that_are_each_as_large(seed):
+    performance = learn(ppo_kl, 10.0, seed, iterations=12)
+    assert min(performance) > -38
+    assert max(performance) > -14
+
+
+# Seeds 0 to 9: J is -50.0 after the first update, and stays.
+def test_C7_but_the_clip_does_not_it_only_ends_the_reason_to_go_on():
+    # Past 1 ± ε the clipped objective is flat: nothing leads back from one step that
+    # was too large. What PPO-Clip holds back is the sum of many small ones.
+    performance = learn(ppo_clip, 10.0, seed=0, iterations=4)
+    assert max(performance[1:]) < -48
+
+
+# C20
+
+
+def reinforce_args(scale, optimizer, normalize, trajectories=8):
+    normalize = "--normalize-advantages" if normalize else "--no-normalize-advantages"
+    return reinforce.parse_args(
+        f"--env Corridor-v0 --num-envs {trajectories} --optimizer {optimizer} "
+        f"--gamma 1 --max-grad-norm inf --no-normalize-rewards {normalize} "
+        f'--env-kwargs {{"scale":{scale}}}'.split()
+    )
+
+
+def reinforce_steps(args, alpha, seed, iterations, theta=SLOPE):
+    """θ_0, θ_1, ... of REINFORCE."""
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[args.optimizer]
+    torch.manual_seed(seed)
+    envs = reinforce.make_envs(args, args.num_envs)
+    policy = SigmoidPolicy(theta)
+    optimizer = kind(policy.parameters(), alpha)
+    thetas = [theta]
+    for k in range(iterations):
+        rollout = reinforce.collect_trajectories(args, envs, policy, 1000 * seed + k)
+        reinforce.update(args, policy, optimizer, rollout)
+        thetas.append(policy.theta.item())
+    envs.close()
+    return thetas
+
+
+def result(kind, scale, alpha, seed):
+    """Mean J of the last five of 25 updates; kind is (optimizer, normalize)."""
+    args = reinforce_args(scale, *kind)
+    thetas = reinforce_steps(args, alpha, seed, iterations=25)
+    return np.mean([J(theta) for theta in thetas[-5:]])
+
+
+PLAIN = "sgd", False
+HELPED = [("sgd", True), ("adam", False), ("adam", True)]
+
+
+def first_step(kind, scale):
+    start, end = reinforce_steps(reinforce_args(scale, *kind), 0.01, 0, iterations=1)
+    return end - start
+
+
+def test_C20_with_plain_SGD_the_step_grows_with_the_scale_of_the_rewards():
+    ratio = first_step(PLAIN, scale=100) / first_step(PLAIN, scale=1)
+    assert ratio == pytest.approx(100, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", HELPED)
+def test_C20_with_Adam_or_normalised_advantages_the_step_does_not(kind):
+    ratio = first_step(kind, scale=100) / first_step(kind, scale=1)
+    assert ratio == pytest.approx(1, rel=1e-3)
+
+
+def test_C20_the_first_step_of_Adam_is_as_long_as_alpha_whatever_the_gradient():
+    for kind in HELPED[1:]:
+        assert abs(first_step(kind, scale=1)) == pytest.approx(0.01, rel=1e-3)
+
+
+# Seeds 0 to 9. Too slow: -22.0 to -21.9. Right: -14.6 to -11.7. Collapsed: -50.
+@pytest.mark.parametrize("seed", range(3))
+def test_C20_with_plain_SGD_another_scale_of_rewards_needs_another_alpha(seed):
+    small, large = 1e-4, 1e-2
+    assert -23 < result(PLAIN, 1, small, seed) < -21  # too slow: where it began
+    assert result(PLAIN, 1, large, seed) > -17
+    assert result(PLAIN, 100, small, seed) > -17
+    assert result(PLAIN, 100, large, seed) < -48
+
+
+# Seeds 0 to 9: -13.8 to -11.7.
+@pytest.mark.parametrize("kind", HELPED)
+def test_C20_with_Adam_or_normalised_advantages_one_alpha_serves_both_scales(kind):
+    for seed in range(2):
+        assert result(kind, 1, 0.1, seed) > -16
+        assert result(kind, 100, 0.1, seed) > -16
+
+
+# Seeds 0 to 9: -50.
+@pytest.mark.parametrize("kind", [PLAIN, *HELPED])
+def test_C20_but_neither_Adam_nor_normalised_advantages_save_too_large_a_step(kind):
+    for seed in range(2):
+        assert result(kind, 1, 10.0, seed) < -48
+
+
+def test_C20_the_right_step_size_at_one_theta_is_wrong_at_another():
+    # ĝ of 1000 trajectories, far down the slope and further up; the best α along each
+    alphas, best, gradients = np.logspace(-3, 1, 81), {}, {}
+    for theta in -4.0, SLOPE:
+        args = reinforce_args(1, *PLAIN, trajectories=1000)
+        start, end = reinforce_steps(args, 1.0, 0, iterations=1, theta=theta)
+        gradients[theta] = end - start
+        heights = [J(theta + alpha * gradients[theta]) for alpha in alphas]
+        best[theta] = alphas[np.argmax(heights)]
+        assert max(heights) == pytest.approx(J(TOP), abs=0.1)
+    print(f"ĝ: {gradients}, best α: {best}")
+    assert best[-4.0] > 4 * best[SLOPE]
+    # the α that leads from -4 to the top throws the other off the cliff
+    assert J(SLOPE + best[-4.0] * gradients[SLOPE]) < -48
+    # and the other's leaves the one at -4 far down the slope
+    assert J(-4.0 + best[SLOPE] * gradients[-4.0]) < -40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [PLAIN, *HELPED])
+def test_C20_the_step_sizes_that_work(kind):
+    """The whole table: five step sizes, two scales of rewards, three seeds."""
+    alphas = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
+    works = {}
+    for scale in 1, 100:
+        rows = [[result(kind, scale, a, seed) for seed in range(3)] for a in alphas]
+        works[scale] = [a for a, row in zip(alphas, rows) if min(row) > -17]
+        print(f"{kind}, rewards × {scale}: {np.round(rows).tolist()}")
+    assert works[1]
+    if kind == PLAIN:
+        assert max(works[100]) <= min(works[1]) / 10
+    else:
+        assert works[100] == works[1]
