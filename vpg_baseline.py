@@ -125,7 +125,7 @@ def collect_trajectories(args, envs, policy, seed):
         if ended.any():
             episodes += zip(info["episode"]["r"][ended], info["episode"]["l"][ended])
         finished = finished | done
-        if steps > args.total_steps and not finished.all():
+        if len(rows) > args.total_steps:
             fail("a trajectory outlasts --total-steps: bound it by --max-episode-steps")
     all_obs, *fields = (np.stack(field) for field in zip(*rows))
     return Rollout(np.concatenate([all_obs, obs[None]]), *fields, episodes, steps)

@@ -351,7 +351,18 @@ def test_a_trajectory_that_outlasts_the_run_is_an_error_naming_the_flag(
         script.train(args)
     assert stopped.value.code == 2
     assert "--max-episode-steps" in capsys.readouterr().err
-    assert sum(len(env.diary) for env in COPIES) < 100
+    assert {len(env.diary) for env in COPIES} == {51}  # one step more than the budget
+
+
+@pytest.mark.parametrize("script", [reinforce, vpg_baseline])
+def test_a_last_batch_may_overshoot_the_budget_when_no_trajectory_does(
+    script, tmp_path
+):
+    """8 trajectories of 20 steps are more than 100 steps, yet each alone is not."""
+    flags = ["--env", "Endless-v0", "--max-episode-steps", "20", "--num-envs", "8"]
+    args = arguments(script, tmp_path, *flags, "--total-steps", "100", *RAW)
+    rollouts, _ = watched_run(script, args)
+    assert [rollout.steps for rollout in rollouts] == [8 * 20]
 
 
 # Actions
