@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Discrete
+from tabular import report
 from torch import nn
 from torch.distributions import Categorical
 
@@ -99,7 +100,7 @@ class Constant(nn.Module):
 
 
 def learn(script, alpha, seed, iterations):
-    """J(θ_0), J(θ_1), ... from the slope on, with batches of 8 × 256 steps.
+    """θ_0, θ_1, ... from the slope on, with batches of 8 × 256 steps.
 
     The actor-critic takes one step of Adam on a batch, PPO takes K, each on the whole
     batch and with step size α. The critic keeps a step size of its own, 0.1.
@@ -118,7 +119,7 @@ def learn(script, alpha, seed, iterations):
     optimizer = torch.optim.Adam(groups)
     beta = [args.beta] if script is ppo_kl else []
     (obs, _), done = envs.reset(seed=seed), np.zeros(args.num_envs, dtype=bool)
-    performance = [J(SLOPE)]
+    thetas = [SLOPE]
     for _ in range(iterations):
         rollout = script.collect_rollout(args, envs, policy, obs, done)
         obs, done = rollout.obs[-1], rollout.done[-1]
@@ -126,8 +127,14 @@ def learn(script, alpha, seed, iterations):
         scalars = script.update(*inputs)
         if beta:
             beta = [ppo_kl.adapt_beta(*beta, scalars["train/kl"], args.target_kl)]
-        performance.append(J(policy.theta.item()))
+        thetas.append(policy.theta.item())
     envs.close()
+    return thetas
+
+
+def performance_of(*run, **iterations):
+    """J(θ_0), J(θ_1), ... of learn()."""
+    performance = [J(theta) for theta in learn(*run, **iterations)]
     print(f"J after each update: {np.round(performance, 1).tolist()}")
     return np.array(performance)
 
@@ -143,23 +150,38 @@ def test_the_hill_has_its_top_where_these_tests_say():
 # Seeds 0 to 19: after the first update θ is 8.5 and J = -49.9; then J stays below that.
 @pytest.mark.parametrize("seed", range(2))
 def test_C7_one_step_that_is_too_large_collapses_the_vanilla_policy_gradient_for_good(
-    seed,
+    seed, record_property
 ):
-    performance = learn(actor_critic, 10.0, seed, iterations=12)
+    performance = performance_of(actor_critic, 10.0, seed, iterations=12)
+    if seed == 0:
+        report(
+            record_property,
+            C7_J_at_the_start=round(performance[0], 1),
+            C7_J_after_one_large_step=round(performance[1], 1),
+        )
     assert max(performance[1:]) < -48
 
 
 # Seeds 0 to 19: J is never below the start's -22.3, and after the last -12.4 to -11.6.
 @pytest.mark.parametrize("seed", range(2))
-def test_C7_as_long_a_way_in_small_steps_climbs_to_the_top_with_the_clip(seed):
-    performance = learn(ppo_clip, 10.0 / K, seed, iterations=12)
+def test_C7_as_long_a_way_in_small_steps_climbs_to_the_top_with_the_clip(
+    seed, record_property
+):
+    performance = performance_of(ppo_clip, 10.0 / K, seed, iterations=12)
+    if seed == 0:
+        last = round(performance[-1], 1)
+        report(record_property, C7_J_with_small_steps_and_the_clip=last)
     assert min(performance) > -24
     assert performance[-1] > -14
 
 
 # Seeds 0 to 19: J is never below -26.5, and at best -11.6.
-def test_C7_as_long_a_way_in_small_steps_climbs_to_the_top_with_the_KL_penalty():
-    performance = learn(ppo_kl, 10.0 / K, seed=0, iterations=12)
+def test_C7_as_long_a_way_in_small_steps_climbs_to_the_top_with_the_KL_penalty(
+    record_property,
+):
+    performance = performance_of(ppo_kl, 10.0 / K, 0, iterations=12)
+    last = round(performance[-1], 1)
+    report(record_property, C7_J_with_small_steps_and_the_KL_penalty=last)
     assert min(performance) > -32
     assert max(performance) > -14
 
@@ -167,7 +189,7 @@ def test_C7_as_long_a_way_in_small_steps_climbs_to_the_top_with_the_KL_penalty()
 # Seeds 0 to 19: J is never below -30.0, and at best -11.6.
 @pytest.mark.parametrize("seed", range(2))
 def test_C7_the_KL_penalty_takes_back_even_steps_that_are_each_as_large(seed):
-    performance = learn(ppo_kl, 10.0, seed, iterations=12)
+    performance = performance_of(ppo_kl, 10.0, seed, iterations=12)
     assert min(performance) > -38
     assert max(performance) > -14
 
@@ -176,7 +198,7 @@ def test_C7_the_KL_penalty_takes_back_even_steps_that_are_each_as_large(seed):
 def test_C7_but_the_clip_does_not_it_only_ends_the_reason_to_go_on():
     # Past 1 ± ε the clipped objective is flat: nothing leads back from one step that
     # was too large. What PPO-Clip holds back is the sum of many small ones.
-    performance = learn(ppo_clip, 10.0, seed=0, iterations=4)
+    performance = performance_of(ppo_clip, 10.0, seed=0, iterations=4)
     assert max(performance[1:]) < -48
 
 
@@ -266,7 +288,7 @@ def test_C20_but_neither_Adam_nor_normalised_advantages_save_too_large_a_step(ki
         assert result(kind, 1, 10.0, seed) < -36
 
 
-def test_C20_the_right_step_size_at_one_theta_is_wrong_at_another():
+def test_C20_the_right_step_size_at_one_theta_is_wrong_at_another(record_property):
     # ĝ of 1000 trajectories, far down the slope and further up; the best α along each
     alphas, best, gradients = np.logspace(-3, 1, 81), {}, {}
     for theta in -4.0, SLOPE:
@@ -276,7 +298,8 @@ def test_C20_the_right_step_size_at_one_theta_is_wrong_at_another():
         heights = [J(theta + alpha * gradients[theta]) for alpha in alphas]
         best[theta] = alphas[np.argmax(heights)]
         assert max(heights) == pytest.approx(J(TOP), abs=0.1)
-    print(f"ĝ: {gradients}, best α: {best}")
+    sizes = [float(f"{alpha:.2g}") for alpha in best.values()]
+    report(record_property, C20_best_alpha=sizes)
     assert best[-4.0] > 4 * best[SLOPE]
     # the α that leads from -4 to the top throws the other off the cliff
     assert J(SLOPE + best[-4.0] * gradients[SLOPE]) < -48

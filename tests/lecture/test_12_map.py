@@ -2,10 +2,12 @@
 
 import importlib
 import re
+import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
 README = (ROOT / "README.md").read_text()
 MAP = README.split("lecture map: begin")[1].split("lecture map: end")[0]
 ROWS = {row[1]: row[0] for row in re.finditer(r"^\| ([SC]\d+) \|.*$", MAP, re.M)}
@@ -20,6 +22,14 @@ def sources():
 def test_every_system_and_every_claim_with_a_test_has_its_row():
     tested = set(re.findall(r"def test_(C\d+)_", "".join(sources().values())))
     assert {f"S{k}" for k in range(1, 6)} | tested == set(ROWS)
+
+
+def test_every_claim_of_the_lecture_has_a_test():
+    assert {f"C{k}" for k in range(1, 22)} <= set(ROWS)
+
+
+def test_what_readme_calls_measured_is_in_the_results():
+    assert importlib.import_module("lecture").filled(README) == README
 
 
 def test_every_claim_is_tested_in_the_files_of_its_row():
