@@ -25,12 +25,14 @@ returns' mean off them and divides by their spread: a constant, the simplest bas
 """
 
 import argparse
+import io
 import json
 import math
 import os
 import signal
 import sys
 import time
+import zipfile
 from collections import namedtuple
 from functools import partial
 from pathlib import Path
@@ -87,6 +89,14 @@ class Policy(nn.Module):
         mean = output.reshape(-1, *self.log_std.shape)
         return Independent(Normal(mean, self.log_std.exp()), self.log_std.ndim)
 
+    def sample(self, obs):
+        """a ~ π_θ(·|s), as distribution(obs).sample() but without building one."""
+        output = self.network(obs)
+        if self.discrete:
+            return torch.multinomial(output.softmax(-1), 1).squeeze(-1)
+        mean = output.reshape(-1, *self.log_std.shape)
+        return torch.normal(mean, self.log_std.exp().expand_as(mean))
+
 
 def collect_trajectories(args, envs, policy, seed):
     """(1) One whole trajectory in each of N = m copies, from a reset with this seed.
@@ -101,14 +111,15 @@ def collect_trajectories(args, envs, policy, seed):
     rows, episodes, steps = [], [], 0
     while not finished.all():
         with torch.inference_mode():
-            action = policy.distribution(to_tensor(obs, args)).sample().cpu().numpy()
+            action = policy.sample(to_tensor(obs, args)).cpu().numpy()
         next_obs, reward, terminated, truncated, info = envs.step(action)
         steps += int((~done).sum())
         valid, done = ~finished, terminated | truncated
         rows.append((obs, action, reward, terminated, done, valid))
         obs, ended = next_obs, done & valid
         if ended.any():
-            episodes += zip(info["episode"]["r"][ended], info["episode"]["l"][ended])
+            returns, lengths = info["episode"]["r"], info["episode"]["l"]
+            episodes += zip(returns[ended].tolist(), lengths[ended].tolist())
         finished = finished | done
         if len(rows) > args.total_steps:
             fail("a trajectory outlasts --total-steps: bound it by --max-episode-steps")
@@ -172,9 +183,9 @@ def train(args, stop=()):
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[args.optimizer]
     optimizer = kind(policy.parameters(), args.learning_rate, fused=True)
     parts = {"policy": policy, "optimizer": optimizer}
-    state = {"iteration": 0, "steps": 0}
+    state = {"iteration": 0, "steps": 0, "episodes": []}
     if args.resume:
-        state = load_checkpoint(args.resume, envs, parts)["state"]
+        state |= load_checkpoint(args.resume, envs, parts)["state"]
     history = []
     writer, bar = open_log(args, state)
     try:
@@ -195,15 +206,34 @@ def train(args, stop=()):
                 writer.flush()
                 save_checkpoint(args, envs, parts, state)
         save_checkpoint(args, envs, parts, state)
-    except FloatingPointError as error:
+    except (FloatingPointError, gym.error.Error) as error:
         bar.close()
-        iteration = state["iteration"]
-        fail(f"stopped in iteration {iteration}: {error}. Try a lower --learning-rate")
+        fail(f"stopped in iteration {state['iteration']}: {error}")
     finally:
         bar.close()
-        writer.close()
         envs.close()
-    return policy, [episode_return for episode_return, _ in history]
+        writer.close()
+    return policy, history
+
+
+class CheckedEnvs(gym.vector.VectorWrapper):
+    """Ends the run with a message where an environment fails, or gives NaN or ±inf."""
+
+    def reset(self, **kwargs):
+        return self.checked(self.env.reset, **kwargs)
+
+    def step(self, actions):
+        return self.checked(self.env.step, actions)
+
+    def checked(self, call, *args, **kwargs):
+        try:
+            obs, *rest = call(*args, **kwargs)
+        except Exception as error:  # its own words say best what is wrong
+            raise gym.error.Error(f"the environment failed: {error!r}") from error
+        for name, array in zip(("observation", "reward"), (obs, *rest[:-1])):
+            if not np.isfinite(array).all():
+                raise FloatingPointError(f"the environment's {name} is not finite")
+        return obs, *rest
 
 
 def make_envs(args, num_envs, training=True, **kwargs):
@@ -223,11 +253,11 @@ def make_envs(args, num_envs, training=True, **kwargs):
             raise TypeError(f"its actions are {actions}, not Discrete or a float Box")
         if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
             raise TypeError("its autoreset mode is not NEXT_STEP")
-        envs = wrappers.RecordEpisodeStatistics(envs)
         if not isinstance(space, Box) or len(space.shape) != 1:
             envs = wrappers.FlattenObservation(envs)  # Discrete becomes one-hot
         if not isinstance(envs.single_observation_space, Box):
             raise TypeError(f"its observations are {space}, of no fixed length")
+        envs = wrappers.RecordEpisodeStatistics(CheckedEnvs(envs))
     except Exception as error:  # the environment's own words say best what is wrong
         fail(f"cannot make {args.env}: {error}")
     statistics = {}
@@ -254,11 +284,8 @@ def make_envs(args, num_envs, training=True, **kwargs):
 
 
 def to_tensor(array, args):
-    """array as float32 on args.device; FloatingPointError if it is not finite."""
-    tensor = torch.as_tensor(array, dtype=torch.float32, device=args.device)
-    if not tensor.isfinite().all():
-        raise FloatingPointError("an observation, reward or value is not finite")
-    return tensor
+    """array as float32 on args.device."""
+    return torch.as_tensor(array, dtype=torch.float32, device=args.device)
 
 
 def iteration_seed(args, state):
@@ -288,15 +315,16 @@ def log(writer, bar, state, history, episodes, scalars):
     bar.update(min(state["steps"], bar.total) - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
-    history += episodes
-    if history:
-        mean_return, mean_length = np.mean(history[-100:], axis=0)
+    history += [episode_return for episode_return, _ in episodes]
+    state["episodes"] = (state["episodes"] + episodes)[-100:]
+    if state["episodes"]:
+        mean_return, mean_length = np.mean(state["episodes"], axis=0)
         scalars["rollout/episode_return"] = mean_return
         scalars["rollout/episode_length"] = mean_length
         bar.set_postfix_str(f"return {mean_return:.1f}, KL {scalars['train/kl']:.4f}")
     for name, value in scalars.items():
         if not math.isfinite(value):
-            raise FloatingPointError(f"{name} is not finite")
+            raise FloatingPointError(f"{name} is {value}. Try a lower --learning-rate")
         writer.add_scalar(name, value, state["steps"])
 
 
@@ -314,9 +342,10 @@ def save_checkpoint(args, envs, parts, state):
             for name, rms in envs.statistics.items()
         },
     }
-    path = Path(args.run_dir, "checkpoint.pt")
+    path, buffer = Path(args.run_dir, "checkpoint.pt"), io.BytesIO()
+    torch.save(checkpoint, buffer)
     with open(path.with_suffix(".tmp"), "wb") as file:
-        torch.save(checkpoint, file)
+        file.write(buffer.getbuffer())
         file.flush()
         os.fsync(file.fileno())
     os.replace(path.with_suffix(".tmp"), path)
@@ -325,7 +354,13 @@ def save_checkpoint(args, envs, parts, state):
 def load_checkpoint(path, envs=None, parts=None):
     """A checkpoint's contents, put into envs and parts; code in the file never runs."""
     try:
+        with zipfile.ZipFile(path) as file:  # which torch.load doesn't check for damage
+            if file.testzip():
+                raise ValueError("it is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"script", "args", "state", "parts", "statistics"} - set(checkpoint)
+        if missing:
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
         if checkpoint["script"] != SCRIPT:
             raise ValueError(f"{checkpoint['script']} wrote it")
         for name, part in (parts or {}).items():
@@ -383,11 +418,28 @@ def number(kind, low, high=math.inf):
     return convert
 
 
+def saved_flags(path):
+    """The flags of a checkpoint's run, as they would stand on its command line."""
+    flags = []
+    for name, value in load_checkpoint(path)["args"].items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            flags.append(flag if value else flag.replace("--", "--no-", 1))
+        elif isinstance(value, list):
+            flags += [flag, *map(str, value)]
+        elif value is not None:
+            text = json.dumps(value) if isinstance(value, dict) else value
+            flags.append(f"{flag}={text}")
+    return flags
+
+
 def parse_args(argv=None):
     """The flags, checked; given a checkpoint, its run's flags are the defaults."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.error = fail
     count, weight, fraction = number(int, 1), number(float, 0), number(float, 0, 1)
+    size = number(int, 1, 2**14)
 
     def flag(name, default, kind, text, **options):
         switch = {"action": argparse.BooleanOptionalAction}
@@ -400,12 +452,12 @@ def parse_args(argv=None):
     flag("--max-episode-steps", None, count, "horizon T; None: the environment's own")
     flag("--seed", 0, number(int, 0, 2**32 - 1), "of everything random")
     flag("--total-steps", 200_000, count, "environment steps to train for")
-    flag("--num-envs", 16, count, "N, copies of the environment")
+    flag("--num-envs", 16, size, "N, copies of the environment")
     modes = ["auto", "sync", "async"]
     flag("--vectorization", "auto", str, "auto: native, else sync", choices=modes)
     flag("--device", "cpu", str, "of the networks", choices=["cpu", "cuda"])
     flag("--run-dir", None, str, "None: runs/<env>/<script>/<seed and time>")
-    flag("--eval-episodes", 10, count, "whole episodes with greedy actions")
+    flag("--eval-episodes", 10, size, "whole episodes with greedy actions")
     flag("--checkpoint-every", 10, count, "iterations")
     flag("--resume", None, str, "go on training", metavar="CHECKPOINT")
     flag("--evaluate", None, str, "only evaluate", metavar="CHECKPOINT")
@@ -414,7 +466,7 @@ def parse_args(argv=None):
     flag("--gamma", 0.99, fraction, "γ, discount")
     flag("--learning-rate", 4e-3, weight, "α, step size")
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
-    flag("--hidden-sizes", [64, 64], count, "units of each network's layers", nargs="*")
+    flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
     flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy in the objective")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
@@ -426,9 +478,8 @@ def parse_args(argv=None):
     args = parser.parse_args(argv)
     checkpoint = args.resume or args.evaluate or args.watch
     if checkpoint:
-        folder = {"run_dir": str(Path(checkpoint).parent)}  # wherever it is by now
-        parser.set_defaults(**load_checkpoint(checkpoint)["args"] | folder)
-        args = parser.parse_args(argv)
+        folder = f"--run-dir={Path(checkpoint).parent}"  # wherever it is by now
+        args = parser.parse_args([*saved_flags(checkpoint), folder, *argv])
     elif not args.run_dir:
         run = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
         args.run_dir = str(Path("runs", args.env, Path(SCRIPT).stem, run))

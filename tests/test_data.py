@@ -368,6 +368,30 @@ def test_a_last_batch_may_overshoot_the_budget_when_no_trajectory_does(
 # Actions
 
 
+@pytest.mark.parametrize(
+    "space",
+    [spaces.Discrete(5), spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2, 3))],
+    ids=str,
+)
+def test_a_sample_is_what_the_distribution_would_have_drawn(space):
+    observations = spaces.Box(-1, 1, (4,))
+    envs = SimpleNamespace(
+        single_observation_space=observations, single_action_space=space
+    )
+    policy = reinforce.Policy(envs, [8])
+    obs = 3 * torch.randn(1000, 4)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+        torch.manual_seed(1)
+        drawn = policy.sample(obs)
+        torch.manual_seed(1)
+        expected = policy.distribution(obs).sample()
+    assert drawn.shape == expected.shape == (1000, *space.shape)
+    torch.testing.assert_close(drawn, expected)
+    assert len(drawn.unique()) > 4
+
+
 def received_and_kept(space, samples, tmp_path):
     """What a Space-v0 gets of these sampled actions, and what the rollout keeps."""
     flags = ["--num-envs", "1", "--rollout-steps", str(len(samples))]
@@ -376,10 +400,10 @@ def received_and_kept(space, samples, tmp_path):
     envs = ppo_clip.make_envs(args, 1)
     remaining = iter(samples)
 
-    def distribution(obs):
-        return SimpleNamespace(sample=lambda: torch.as_tensor(next(remaining))[None])
+    def sample(obs):
+        return torch.as_tensor(next(remaining))[None]
 
-    policy = SimpleNamespace(distribution=distribution)
+    policy = SimpleNamespace(sample=sample)
     obs, _ = envs.reset(seed=0)
     rollout = ppo_clip.collect_rollout(args, envs, policy, obs, np.array([False]))
     return np.array(COPIES[0].received), rollout.actions[:, 0]
