@@ -32,9 +32,11 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 import zipfile
 from collections import namedtuple
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -244,14 +246,17 @@ def train(args, stop=()):
             if state["iteration"] % args.checkpoint_every == 0:
                 writer.flush()
                 save_checkpoint(args, envs, parts, state)
+        writer.flush()
         save_checkpoint(args, envs, parts, state)
-    except (FloatingPointError, gym.error.Error) as error:
+    except (FloatingPointError, OSError, gym.error.Error) as error:
         bar.close()
-        fail(f"stopped in iteration {state['iteration']}: {error}")
+        where = f"in iteration {state['iteration']}; {args.run_dir} stays as it was"
+        fail(f"stopped {where}: {error}")
     finally:
         bar.close()
         envs.close()
-        writer.close()
+        with suppress(OSError):  # of a full disk, which has been reported
+            writer.close()
     return policy, history
 
 
@@ -268,7 +273,12 @@ class CheckedEnvs(gym.vector.VectorWrapper):
         try:
             obs, *rest = call(*args, **kwargs)
         except Exception as error:  # its own words say best what is wrong
-            raise gym.error.Error(f"the environment failed: {error!r}") from error
+            for process in getattr(self.unwrapped, "processes", ()):
+                process.terminate()  # those of an async one, which
+                self.unwrapped.closed = True  # would wait for the dead to answer
+            died = isinstance(error, (EOFError, ConnectionError))
+            what = "a process of it died" if died else "it failed"
+            raise gym.error.Error(f"the environment: {what}: {error!r}") from error
         for name, array in zip(("observation", "reward"), (obs, *rest[:-1])):
             if not np.isfinite(array).all():
                 raise FloatingPointError(f"the environment's {name} is not finite")
@@ -544,6 +554,7 @@ def main(argv=None):
     args = parse_args(argv)
     checkpoint = args.evaluate or args.watch
     stop = []  # fills at Ctrl-C or SIGTERM: the run ends with this iteration, saved
+    threading.excepthook = lambda failure: None  # the log's: it is raised again here
 
     def catch(number, frame):
         stop.append(number)
