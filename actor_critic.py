@@ -509,7 +509,7 @@ def parse_args(argv=None):
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
     flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
-    flag("--rollout-steps", 32, count, "T, steps of each copy in D_k")
+    flag("--rollout-steps", 32, number(int, 2), "T, steps of each copy in D_k")
     flag("--n-steps", None, number(float, 1), "n of R̂^(n), or inf; None: λ-weighted")
     flag("--gae-lambda", 0.98, fraction, "λ: 0 is TD, 1 is Monte Carlo")
     args = parser.parse_args(argv)

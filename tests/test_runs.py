@@ -291,11 +291,7 @@ def test_a_run_that_lost_its_last_iterations_leaves_no_double_steps(
     resume = ["--resume", str(tmp_path / "parts" / "checkpoint.pt")]
     reinforce.train(reinforce.parse_args(resume))
     whole, parts = curves(tmp_path / "whole"), curves(tmp_path / "parts")
-    for name in whole.keys() - {"rollout/episode_return", "rollout/episode_length"}:
-        assert parts[name] == whole[name]
-    # those two are means over the last 100 episodes, counted anew after resuming
-    name = "rollout/episode_return"
-    assert [step for step, _ in parts[name]] == [step for step, _ in whole[name]]
+    assert parts == whole | {"time/steps_per_second": parts["time/steps_per_second"]}
 
 
 def test_resuming_a_finished_run_is_an_error_that_names_total_steps(tmp_path, capsys):
