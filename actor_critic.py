@@ -167,8 +167,9 @@ def update(args, policy, value_function, optimizer, rollout):
     # (3) one step: the batch is of π_k only, and after it π_k is gone
     distribution = policy.distribution(obs)
     objective = (distribution.log_prob(actions) * advantages).mean()
-    objective += args.entropy_coefficient * distribution.entropy().mean()
-    value_loss = (value_function(obs) - targets).square().mean()
+    if args.entropy_coefficient:
+        objective += args.entropy_coefficient * distribution.entropy().mean()
+    value_loss = nn.functional.mse_loss(value_function(obs), targets)
     loss = value_loss - objective  # no parameter is in both
     gradient_step(args, optimizer, loss, policy, value_function)
 
@@ -176,7 +177,7 @@ def update(args, policy, value_function, optimizer, rollout):
         distribution = policy.distribution(obs)
         kl = kl_divergence(old_distribution, distribution).mean()
         objective = (distribution.log_prob(actions) * advantages).mean()
-        value_loss = (value_function(obs) - targets).square().mean()
+        value_loss = nn.functional.mse_loss(value_function(obs), targets)
     return {
         "train/policy_loss": -objective.item(),
         "train/value_loss": value_loss.item(),

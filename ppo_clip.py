@@ -176,8 +176,9 @@ def update(args, policy, value_function, optimizer, rollout):
             distribution = policy.distribution(s)
             ratio = (distribution.log_prob(a) - old_log_prob).exp()  # r_t(θ)
             objective = clipped_surrogate(ratio, advantage, args.clip_epsilon).mean()
-            objective += args.entropy_coefficient * distribution.entropy().mean()
-            value_loss = (value_function(s) - target).square().mean()
+            if args.entropy_coefficient:
+                objective += args.entropy_coefficient * distribution.entropy().mean()
+            value_loss = nn.functional.mse_loss(value_function(s), target)
             loss = value_loss - objective  # no parameter is in both
             gradient_step(args, optimizer, loss, policy, value_function)
 
@@ -186,7 +187,7 @@ def update(args, policy, value_function, optimizer, rollout):
         kl = kl_divergence(old_distribution, distribution).mean()
         ratio = (distribution.log_prob(actions) - old_log_probs).exp()
         objective = clipped_surrogate(ratio, advantages, args.clip_epsilon).mean()
-        value_loss = (value_function(obs) - targets).square().mean()
+        value_loss = nn.functional.mse_loss(value_function(obs), targets)
         clipped = ((ratio - 1).abs() > args.clip_epsilon).float()
     return {
         "train/policy_loss": -objective.item(),
@@ -521,8 +522,8 @@ def parse_args(argv=None):
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
     flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
-    flag("--rollout-steps", 128, number(int, 2), "T, steps of each copy in D_k")
-    flag("--gae-lambda", 0.95, fraction, "λ: 0 is TD, 1 is Monte Carlo")
+    flag("--rollout-steps", 256, number(int, 2), "T, steps of each copy in D_k")
+    flag("--gae-lambda", 0.97, fraction, "λ: 0 is TD, 1 is Monte Carlo")
     flag("--epochs", 10, count, "K, passes over D_k")
     flag("--minibatch-size", 256, count, "rows in a gradient step")
     flag("--clip-epsilon", 0.2, weight, "ε, clipping threshold")

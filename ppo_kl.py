@@ -194,8 +194,9 @@ def update(args, policy, value_function, optimizer, rollout, beta):
                 old = old_policy.distribution(s)
             kl = kl_divergence(old, distribution).mean()  # D̄_KL(θ‖θ_k)
             objective = surrogate(ratio, advantage).mean() - beta * kl
-            objective += args.entropy_coefficient * distribution.entropy().mean()
-            value_loss = (value_function(s) - target).square().mean()
+            if args.entropy_coefficient:
+                objective += args.entropy_coefficient * distribution.entropy().mean()
+            value_loss = nn.functional.mse_loss(value_function(s), target)
             loss = value_loss - objective  # no parameter is in both
             gradient_step(args, optimizer, loss, policy, value_function)
 
@@ -204,7 +205,7 @@ def update(args, policy, value_function, optimizer, rollout, beta):
         kl = kl_divergence(old_distribution, distribution).mean()
         ratio = (distribution.log_prob(actions) - old_log_probs).exp()
         objective = surrogate(ratio, advantages).mean() - beta * kl
-        value_loss = (value_function(obs) - targets).square().mean()
+        value_loss = nn.functional.mse_loss(value_function(obs), targets)
     return {
         "train/policy_loss": -objective.item(),
         "train/value_loss": value_loss.item(),
@@ -540,8 +541,8 @@ def parse_args(argv=None):
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
     flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
-    flag("--rollout-steps", 128, number(int, 2), "T, steps of each copy in D_k")
-    flag("--gae-lambda", 0.95, fraction, "λ: 0 is TD, 1 is Monte Carlo")
+    flag("--rollout-steps", 256, number(int, 2), "T, steps of each copy in D_k")
+    flag("--gae-lambda", 0.97, fraction, "λ: 0 is TD, 1 is Monte Carlo")
     flag("--epochs", 10, count, "K, passes over D_k")
     flag("--minibatch-size", 256, count, "rows in a gradient step")
     flag("--beta", 1.0, weight, "β_0, initial KL penalty")

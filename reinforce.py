@@ -149,7 +149,8 @@ def update(args, policy, optimizer, rollout):
     # (3) one step of the policy
     distribution = policy.distribution(obs)
     objective = (distribution.log_prob(actions) * returns).sum() / args.num_envs
-    objective += args.entropy_coefficient * distribution.entropy().mean()
+    if args.entropy_coefficient:
+        objective += args.entropy_coefficient * distribution.entropy().mean()
     gradient_step(args, optimizer, -objective, policy)  # optimisers minimise
 
     with torch.no_grad():  # what the update has made of the whole batch

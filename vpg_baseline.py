@@ -169,20 +169,21 @@ def update(args, policy, value_function, optimizer, rollout):
     # (3) re-fit the baseline
     refit = torch.optim.Adam(value_function.parameters(), args.baseline_learning_rate)
     for _ in range(args.baseline_epochs):
-        value_loss = (value_function(obs) - targets).square().mean()
+        value_loss = nn.functional.mse_loss(value_function(obs), targets)
         gradient_step(args, refit, value_loss, value_function)
 
     # (4) one step of the policy
     distribution = policy.distribution(obs)
     objective = (distribution.log_prob(actions) * advantages).sum() / args.num_envs
-    objective += args.entropy_coefficient * distribution.entropy().mean()
+    if args.entropy_coefficient:
+        objective += args.entropy_coefficient * distribution.entropy().mean()
     gradient_step(args, optimizer, -objective, policy)  # optimisers minimise
 
     with torch.no_grad():  # what the update has made of the whole batch
         distribution = policy.distribution(obs)
         kl = kl_divergence(old_distribution, distribution).mean()
         objective = (distribution.log_prob(actions) * advantages).sum() / args.num_envs
-        value_loss = (value_function(obs) - targets).square().mean()
+        value_loss = nn.functional.mse_loss(value_function(obs), targets)
     return {
         "train/policy_loss": -objective.item(),
         "train/value_loss": value_loss.item(),
