@@ -239,7 +239,8 @@ def train(args, stop=()):
     parameters = [*policy.parameters(), *value_function.parameters()]
     optimizer = torch.optim.Adam(parameters, args.learning_rate, eps=1e-5, fused=True)
     parts = {"policy": policy, "value_function": value_function, "optimizer": optimizer}
-    state = {"iteration": 0, "steps": 0, "episodes": [], "beta": args.beta}
+    state = {"iteration": 0, "steps": 0, "episodes": []}
+    state["beta"] = args.beta  # β_0
     if args.resume:
         state |= load_checkpoint(args.resume, envs, parts)["state"]
     history = []

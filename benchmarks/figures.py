@@ -126,7 +126,7 @@ def interpolation():
     """C17: the objectives on the line from θ_k through θ_{k+1}."""
     alphas = np.linspace(-0.5, 3, 141)
     with tempfile.TemporaryDirectory() as folder:
-        args, seen = measured.updates(ppo_clip, "--seed 0", f"{folder}/run", 10)
+        args, seen = measured.updates(ppo_clip, measured.T, f"{folder}/run", 10)
     left, right = panels(2)
     for ax, k in (left, 0), (right, 9):
         unclipped, clipped, kl = measured.along_the_update(args, *seen[k][:4], alphas)

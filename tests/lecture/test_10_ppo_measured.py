@@ -26,6 +26,8 @@ import reinforce
 import vpg_baseline
 from common import generalized_advantages, normalize
 
+T = "--rollout-steps 128"  # half of the default: more iterations in a short run
+
 
 def updates(script, flags, run_dir, iterations=None):
     """args, and for every update of a run: θ_k, θ_{k+1}, its batch, V, its scalars.
@@ -82,13 +84,15 @@ def along_the_update(args, before, after, rollout, values, alphas):
 ALPHAS = np.linspace(-0.5, 3, 71)
 
 
-# Seeds 0 to 9, updates 1 and 10: the maximum is at α = 0.85 to 1.30; at α = 1 there is
-# 0.92 to 1.00 of it, at α = 3 less than nothing.
+# Seeds 0 to 9, updates 1 and 10: the maximum is at α = 0.95 to 1.30; at α = 1 there is
+# 0.93 to 1.00 of it, at α = 3 less than nothing.
 @pytest.mark.parametrize("seed", range(2))
 def test_C17_the_clipped_objective_is_a_lower_bound_that_turns_down_past_the_update(
     seed, tmp_path, record_property
 ):
-    args, seen = updates(ppo_clip, f"--seed {seed}", tmp_path / "run", iterations=10)
+    args, seen = updates(
+        ppo_clip, f"--seed {seed} {T}", tmp_path / "run", iterations=10
+    )
     for before, after, rollout, values, _ in seen[0], seen[9]:
         unclipped, clipped, kl = along_the_update(
             args, before, after, rollout, values, ALPHAS
@@ -115,13 +119,13 @@ def test_C17_the_clipped_objective_is_a_lower_bound_that_turns_down_past_the_upd
 
 
 # Seeds 0 to 9: the KL reaches the band, or leaps over it, in iteration 7 at the latest
-# from either β_0; then the median of β is 0.08 to 0.78; 0.10 to 0.42 of all iterations
+# from either β_0; then the median of β is 0.04 to 0.78; 0.07 to 0.42 of all iterations
 # violate the constraint.
 @pytest.mark.parametrize("beta", [0.01, 100.0])
 def test_C18_beta_adapts_fast_and_most_iterations_keep_the_constraint_on_the_KL(
     beta, tmp_path, record_property
 ):
-    flags = f"--beta {beta} --total-steps 40000"
+    flags = f"--beta {beta} --total-steps 40000 {T}"
     args, seen = updates(ppo_kl, flags, tmp_path / "run")
     kl = np.array([scalars["train/kl"] for *_, scalars in seen])
     betas = np.array([scalars["train/beta"] for *_, scalars in seen])
@@ -140,7 +144,7 @@ def test_C18_beta_adapts_fast_and_most_iterations_keep_the_constraint_on_the_KL(
     assert adapted <= 10
     assert inside.any()
     assert violated.any() and violated.mean() < 0.5
-    assert 0.04 < np.median(betas[10:25]) < 2  # from either side to the same size
+    assert 0.02 < np.median(betas[10:25]) < 2  # from either side to the same size
 
 
 # C19
@@ -160,7 +164,7 @@ def policy_steps_per_batch(script, run_dir, monkeypatch):
 
     monkeypatch.setattr(script, "update", watched_update)
     monkeypatch.setattr(script, "gradient_step", watched_step)
-    flags = ["--total-steps", "3000", "--run-dir", str(run_dir)]
+    flags = ["--total-steps", "5000", "--run-dir", str(run_dir)]
     script.train(script.parse_args(flags))
     return seen
 
@@ -175,26 +179,20 @@ def test_C19_the_policy_gradient_throws_a_batch_away_after_one_step(
 
 @pytest.mark.parametrize("script", [ppo_kl, ppo_clip])
 def test_C19_PPO_takes_many_steps_on_each_batch(script, tmp_path, monkeypatch):
-    # 1024 rows less the reset rows make 3 minibatches, 1024 of them 4; 10 epochs
+    # 2048 rows less the reset rows make 7 minibatches, 2048 of them 8; 10 epochs
     steps = policy_steps_per_batch(script, tmp_path / "run", monkeypatch)
-    assert len(steps) >= 2 and set(steps) <= {30, 40}
+    assert len(steps) >= 2 and set(steps) <= {70, 80}
 
 
 def return_after(steps, script, seed, run_dir):
     """Mean return of the last 20 episodes of a run over so many environment steps."""
-    flags = [
-        "--seed",
-        str(seed),
-        "--total-steps",
-        str(steps),
-        "--run-dir",
-        str(run_dir),
-    ]
+    flags = f"--seed {seed} --total-steps {steps} --run-dir {run_dir}".split()
+    flags += T.split() if script in (ppo_kl, ppo_clip) else []
     _, history = script.train(script.parse_args(flags))
     return np.mean(history[-20:])
 
 
-# Each with its own defaults. Seeds 0 to 9: vpg_baseline 176 to 354, PPOs 398 to 500.
+# Seeds 0 to 9: vpg_baseline, with its defaults, 176 to 354; the PPOs 442 to 500.
 def test_C19_PPO_is_further_after_as_many_environment_steps(tmp_path, record_property):
     vanilla = return_after(30_000, vpg_baseline, 0, tmp_path / "vanilla")
     ppo = [
