@@ -1,4 +1,4 @@
-"""Makes README's learning table and figure from benchmarks/results alone.
+"""Makes README's tables and figures from benchmarks/results alone.
 
     pip install matplotlib scipy
     python benchmarks/report.py
@@ -27,6 +27,8 @@ COLORS = {
     "ppo_kl": "#9467bd",
     "ppo_clip": "#1f77b4",
 }
+
+BARE = ["env", "script", "share", "lowest", "highest", "pairs"]  # the rest is inside
 
 
 def read(name):
@@ -100,13 +102,78 @@ def figure(path):
     plt.savefig(path, dpi=110)
 
 
+def scaling_figure(path):
+    """Steps per second over copies, hidden units and minibatch size, of ppo_clip.py."""
+    lines = defaultdict(list)
+    for row in read("speed_scaling.csv"):
+        axis, _, mode = row["axis"].partition(", ")
+        point = int(row["value"]), int(row["steps_per_second"])
+        lines[axis, mode, row["env"]].append(point)
+    names = list(dict.fromkeys(axis for axis, *_ in lines))
+    _, axes = plt.subplots(1, len(names), figsize=(12.6, 3.2), layout="constrained")
+    for ax, name in zip(axes, names):
+        for (axis, mode, env), points in lines.items():
+            if axis == name:
+                label = f"{env}, {mode}" if mode else env
+                ax.loglog(*zip(*points), "o-", ms=3, label=label, base=2)
+        ax.set(xlabel=name, ylabel="steps per second")
+        ax.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
+        ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0f}")
+        ax.grid(alpha=0.3)
+        ax.legend(frameon=False, fontsize=7)
+    plt.savefig(path, dpi=110)
+
+
+def speed_table():
+    """The Markdown table of the ratios, ours to Stable-Baselines3's."""
+    lines = [
+        "| what | times as fast | lowest to highest | pairs |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in [*read("speed_same_work.csv"), *read("speed_to_475.csv")]:
+        count = row.get("pairs") or f"{row['seeds']} seeds"
+        lines.append(
+            f"| {row['what']} | {row['ratio']} | {row['lowest']} to {row['highest']} "
+            f"| {count} |"
+        )
+    return "\n".join(lines)
+
+
+def where_table():
+    """The Markdown table of where a training's time goes."""
+    rows = read("speed_against_bare.csv")
+    parts = [name for name in rows[0] if name not in BARE]
+    names = [name.replace("_", " ") for name in parts]
+    lines = [
+        f"| environment | script | of the bare speed | {' | '.join(names)} |",
+        "| --- " * (3 + len(parts)) + "|",
+    ]
+    for row in rows:
+        shares = " | ".join(f"{float(row[name]):.0%}" for name in parts)
+        lines.append(
+            f"| {row['env']} | `{row['script']}.py` | {float(row['share']):.0%} "
+            f"| {shares} |"
+        )
+    return "\n".join(lines)
+
+
+TABLES = {"learning table": table, "speed": speed_table, "where time goes": where_table}
+
+
+def filled(readme):
+    """README's text with these tables made anew."""
+    for name, make in TABLES.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, after = readme.split(begin)[0], readme.split(end)[1]
+        readme = f"{before}{begin}\n{make()}\n{end}{after}"
+    return readme
+
+
 def main():
     readme = ROOT / "README.md"
-    text = readme.read_text()
-    begin, end = "<!-- learning table: begin -->", "<!-- learning table: end -->"
-    before, after = text.split(begin)[0], text.split(end)[1]
-    readme.write_text(f"{before}{begin}\n{table()}\n{end}{after}")
+    readme.write_text(filled(readme.read_text()))
     figure(RESULTS / "learning.png")
+    scaling_figure(RESULTS / "scaling.png")
 
 
 if __name__ == "__main__":
