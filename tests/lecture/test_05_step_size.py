@@ -84,6 +84,9 @@ class SigmoidPolicy(nn.Module):
         logits = torch.cat([torch.zeros(1), self.theta])
         return Categorical(logits=logits.expand(len(obs), 2))
 
+    def sample(self, obs):
+        return self.distribution(obs).sample()
+
 
 class Constant(nn.Module):
     """V(s), one number for all states."""
