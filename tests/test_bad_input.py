@@ -425,7 +425,7 @@ def test_the_message_has_a_line_for_itself_below_the_progress_bar(script, capsys
         script.main(short_run(script, "--learning-rate", "inf"))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
     assert "600" in lines[0]  # the bar, which goes to stderr too
-    assert lines[-1].startswith(f"{script.__name__}.py: stopped in iteration 1: ")
+    assert lines[-1].startswith(f"{script.__name__}.py: stopped in iteration 1; ")
 
 
 def all_finite(contents):
