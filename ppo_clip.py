@@ -232,7 +232,7 @@ def train(args, stop=()):
     try:
         while state["steps"] < args.total_steps and not stop:
             seed = iteration_seed(args, state)
-            torch.manual_seed(seed)  # so that a resumed run goes on as it would have
+            torch.default_generator.manual_seed(seed)  # a resumed run's is the same
             state["iteration"] += 1
             learning_rate = args.learning_rate
             if args.anneal_learning_rate:
