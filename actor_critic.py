@@ -169,7 +169,7 @@ def update(args, policy, value_function, optimizer, rollout):
     objective = (distribution.log_prob(actions) * advantages).mean()
     if args.entropy_coefficient:
         objective += args.entropy_coefficient * distribution.entropy().mean()
-    value_loss = nn.functional.mse_loss(value_function(obs), targets)
+    value_loss = (value_function(obs) - targets).square().mean()
     loss = value_loss - objective  # no parameter is in both
     gradient_step(args, optimizer, loss, policy, value_function)
 
@@ -177,7 +177,7 @@ def update(args, policy, value_function, optimizer, rollout):
         distribution = policy.distribution(obs)
         kl = kl_divergence(old_distribution, distribution).mean()
         objective = (distribution.log_prob(actions) * advantages).mean()
-        value_loss = nn.functional.mse_loss(value_function(obs), targets)
+        value_loss = (value_function(obs) - targets).square().mean()
     return {
         "train/policy_loss": -objective.item(),
         "train/value_loss": value_loss.item(),

@@ -178,7 +178,7 @@ def update(args, policy, value_function, optimizer, rollout):
             objective = clipped_surrogate(ratio, advantage, args.clip_epsilon).mean()
             if args.entropy_coefficient:
                 objective += args.entropy_coefficient * distribution.entropy().mean()
-            value_loss = nn.functional.mse_loss(value_function(s), target)
+            value_loss = (value_function(s) - target).square().mean()
             loss = value_loss - objective  # no parameter is in both
             gradient_step(args, optimizer, loss, policy, value_function)
 
@@ -187,7 +187,7 @@ def update(args, policy, value_function, optimizer, rollout):
         kl = kl_divergence(old_distribution, distribution).mean()
         ratio = (distribution.log_prob(actions) - old_log_probs).exp()
         objective = clipped_surrogate(ratio, advantages, args.clip_epsilon).mean()
-        value_loss = nn.functional.mse_loss(value_function(obs), targets)
+        value_loss = (value_function(obs) - targets).square().mean()
         clipped = ((ratio - 1).abs() > args.clip_epsilon).float()
     return {
         "train/policy_loss": -objective.item(),

@@ -196,7 +196,7 @@ def update(args, policy, value_function, optimizer, rollout, beta):
             objective = surrogate(ratio, advantage).mean() - beta * kl
             if args.entropy_coefficient:
                 objective += args.entropy_coefficient * distribution.entropy().mean()
-            value_loss = nn.functional.mse_loss(value_function(s), target)
+            value_loss = (value_function(s) - target).square().mean()
             loss = value_loss - objective  # no parameter is in both
             gradient_step(args, optimizer, loss, policy, value_function)
 
@@ -205,7 +205,7 @@ def update(args, policy, value_function, optimizer, rollout, beta):
         kl = kl_divergence(old_distribution, distribution).mean()
         ratio = (distribution.log_prob(actions) - old_log_probs).exp()
         objective = surrogate(ratio, advantages).mean() - beta * kl
-        value_loss = nn.functional.mse_loss(value_function(obs), targets)
+        value_loss = (value_function(obs) - targets).square().mean()
     return {
         "train/policy_loss": -objective.item(),
         "train/value_loss": value_loss.item(),

@@ -169,7 +169,7 @@ def update(args, policy, value_function, optimizer, rollout):
     # (3) re-fit the baseline
     refit = torch.optim.Adam(value_function.parameters(), args.baseline_learning_rate)
     for _ in range(args.baseline_epochs):
-        value_loss = nn.functional.mse_loss(value_function(obs), targets)
+        value_loss = (value_function(obs) - targets).square().mean()
         gradient_step(args, refit, value_loss, value_function)
 
     # (4) one step of the policy
@@ -183,7 +183,7 @@ def update(args, policy, value_function, optimizer, rollout):
         distribution = policy.distribution(obs)
         kl = kl_divergence(old_distribution, distribution).mean()
         objective = (distribution.log_prob(actions) * advantages).sum() / args.num_envs
-        value_loss = nn.functional.mse_loss(value_function(obs), targets)
+        value_loss = (value_function(obs) - targets).square().mean()
     return {
         "train/policy_loss": -objective.item(),
         "train/value_loss": value_loss.item(),

@@ -446,7 +446,7 @@ def test_what_is_not_a_number_stops_the_run_and_spares_the_checkpoint(
     given = short_run(script, "--env-kwargs", kwargs)
     iteration, message = stopped_in(capsys, script, *given)
     assert broken in message and "not finite" in message
-    saved = torch.load("run/checkpoint.pt")
+    saved = torch.load("run/checkpoint.pt", weights_only=True)
     assert saved["state"]["iteration"] == iteration - 1 > 0
     assert all_finite(saved["parts"]) and all_finite(saved["statistics"])
 
@@ -460,7 +460,7 @@ def test_a_final_observation_that_is_not_a_number_spares_the_checkpoint_too(
     given = short_run(script, "--env-kwargs", kwargs)
     iteration, message = stopped_in(capsys, script, *given)
     assert "observation" in message
-    saved = torch.load("run/checkpoint.pt")
+    saved = torch.load("run/checkpoint.pt", weights_only=True)
     assert saved["state"]["iteration"] == iteration - 1 > 0
     assert all_finite(saved["parts"]) and all_finite(saved["statistics"])
 

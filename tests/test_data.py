@@ -571,7 +571,8 @@ def test_statistics_move_in_training_and_stand_still_in_evaluation(
     ppo_clip.train(args)
     ppo_clip.evaluate(args, f"{args.run_dir}/checkpoint.pt")
     training, evaluation = (envs.statistics for envs in made)
-    saved = torch.load(f"{args.run_dir}/checkpoint.pt")["statistics"]
+    path = f"{args.run_dir}/checkpoint.pt"
+    saved = torch.load(path, weights_only=True)["statistics"]
     assert set(training) == set(saved) == {"observation", "return"}
     assert set(evaluation) == {"observation"}  # rewards are not normalised there
     for statistics in training["observation"], evaluation["observation"]:
