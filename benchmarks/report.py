@@ -53,7 +53,8 @@ def table():
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     order = list(COLORS)
-    for key in sorted(returns, key=lambda key: (key[0], order.index(key[2]))):
+    envs = list(dict.fromkeys(env for env, *_ in returns))
+    for key in sorted(returns, key=lambda k: (envs.index(k[0]), order.index(k[2]))):
         env, steps, script = key
         values = np.array(returns[key])
         low = high = values[0]
@@ -75,7 +76,7 @@ def figure(path):
     for row in read("curves.csv"):
         point = int(row["steps"]), float(row["return"])
         curves[row["env"], row["script"]][row["seed"]].append(point)
-    envs = sorted({env for env, _ in curves})
+    envs = list(dict.fromkeys(env for env, _ in curves))
     _, axes = plt.subplots(
         1,
         len(envs),
@@ -98,7 +99,8 @@ def figure(path):
         )
         ax.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
         ax.grid(alpha=0.3)
-    axes[0][0].legend(frameon=False, fontsize=8)
+    most = max(axes[0], key=lambda ax: len(ax.lines))
+    most.legend(frameon=False, fontsize=8, loc="lower right")
     plt.savefig(path, dpi=110)
 
 
