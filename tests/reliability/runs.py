@@ -16,6 +16,13 @@ SCRIPTS = [reinforce, vpg_baseline, actor_critic, ppo_kl, ppo_clip]
 every_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.__name__)
 
 
+def scripts(fast, scripts=SCRIPTS):
+    """Parametrizes over scripts; the tests of those that are not in fast are slow."""
+    marks = {True: [], False: pytest.mark.slow}
+    params = [pytest.param(s, marks=marks[s in fast], id=s.__name__) for s in scripts]
+    return pytest.mark.parametrize("script", params)
+
+
 def short(script, run_dir):
     """The flags of a run of 300 steps on Faulty-v0, saved after every iteration."""
     flags = ["--env", "Faulty-v0", "--run-dir", str(run_dir), "--total-steps", "300"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import faulty  # noqa: F401  registers Faulty-v0
 import pytest
 import torch
-from runs import SCRIPTS, every_script, run, short
+from runs import SCRIPTS, every_script, run, scripts, short
 
 ROOT = Path(SCRIPTS[0].__file__).parent
 
@@ -65,8 +65,10 @@ def processes_of(folder):
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("fault", ["raises", "dies"])
-@pytest.mark.parametrize("script", [SCRIPTS[0], SCRIPTS[4]], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "fault", [pytest.param("raises", marks=pytest.mark.slow), "dies"]
+)
+@scripts(fast=[SCRIPTS[4]])
 def test_no_process_is_left_over_when_one_of_an_async_environment_fails(
     script, fault, tmp_path
 ):

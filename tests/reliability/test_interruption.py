@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import SCRIPTS, every_script, run, short
+from runs import SCRIPTS, every_script, run, scripts, short
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(SCRIPTS[0].__file__).parent
@@ -69,7 +69,7 @@ def kill_and_resume(script, folder, rng, kills):
     return saved, lost
 
 
-@pytest.mark.parametrize("script", [SCRIPTS[1], SCRIPTS[3]], ids=lambda s: s.__name__)
+@scripts(fast=[SCRIPTS[3]])
 def test_a_killed_run_goes_on_from_its_last_checkpoint(script, tmp_path):
     saved, lost = kill_and_resume(script, tmp_path, random.Random(0), kills=2)
     assert lost <= 1  # the iteration after the checkpoint
@@ -129,7 +129,7 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_one_before(
     assert state(tmp_path)["steps"] >= 600
 
 
-@pytest.mark.parametrize("script", [SCRIPTS[2], SCRIPTS[4]], ids=lambda s: s.__name__)
+@scripts(fast=[SCRIPTS[4]], scripts=SCRIPTS[2:])
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint(script, tmp_path):
     """The limit on the size of a file stands for it; here the log's file reaches it."""
 
@@ -171,7 +171,7 @@ def test_a_folder_that_can_not_be_written_is_an_error(folder):
     assert status == 2 and folder in message
 
 
-@every_script
+@scripts(fast=[SCRIPTS[1], SCRIPTS[3]])
 def test_a_resumed_runs_curves_are_one_curve(script, tmp_path):
     """No gap and no step twice, in every scalar; returns are of 100 episodes again."""
     given, path = short(script, tmp_path), tmp_path / "checkpoint.pt"

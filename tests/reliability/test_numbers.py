@@ -6,7 +6,7 @@ import math
 import faulty  # noqa: F401  registers Faulty-v0
 import pytest
 import torch
-from runs import SCRIPTS, every_script, run, short
+from runs import SCRIPTS, every_script, run, scripts, short
 
 GOES_ON = {
     "huge rewards": {"fault": "reward=1e30"},
@@ -84,7 +84,7 @@ def test_without_normalisation_it_goes_on_or_says_what_is_not_finite(
 
 
 @pytest.mark.parametrize("name", STOPS)
-@every_script
+@scripts(fast=[SCRIPTS[0], SCRIPTS[3]])
 def test_the_run_stops_and_names_what_is_not_finite(script, name, tmp_path):
     kwargs, what = STOPS[name]
     more = ["--env-kwargs", json.dumps(kwargs)]
@@ -129,7 +129,7 @@ def test_the_shortest_rollouts_work_though_half_of_their_rows_are_resets(
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("rate", ["1e6", "1e20"])
-@every_script
+@scripts(fast=[SCRIPTS[1], SCRIPTS[4]])
 def test_a_huge_learning_rate_never_leaves_a_checkpoint_that_is_not_finite(
     script, rate, optimizer, tmp_path
 ):
