@@ -302,7 +302,8 @@ class CheckedEnvs(gym.vector.VectorWrapper):
             raise gym.error.Error(f"the environment: {what}: {error!r}") from error
         for name, array in zip(("observation", "reward"), (obs, *rest[:-1])):
             if not np.isfinite(array).all():
-                raise FloatingPointError(f"the environment's {name} is not finite")
+                what = f"the environment's {name} is not finite: see its step()"
+                raise FloatingPointError(what)
         return obs, *rest
 
 
