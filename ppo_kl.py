@@ -129,20 +129,22 @@ def collect_rollout(args, envs, policy, obs, done):
     no transition: valid masks it.
     episodes holds the (raw return, length) of those that ended.
     """
-    rows, episodes, steps = [], [], 0
+    rows, episodes = [], []
     for _ in range(args.rollout_steps):
         with torch.inference_mode():
             action = policy.sample(to_tensor(obs, args)).cpu().numpy()
         next_obs, reward, terminated, truncated, info = envs.step(action)
-        steps += int((~done).sum())
-        valid, done = ~done, terminated | truncated
-        rows.append((obs, action, reward, terminated, done, valid))
-        obs, ended = next_obs, done & valid
-        if ended.any():
-            returns, lengths = info["episode"]["r"], info["episode"]["l"]
-            episodes += zip(returns[ended].tolist(), lengths[ended].tolist())
-    all_obs, *fields = (np.stack(field) for field in zip(*rows))
-    return Rollout(np.concatenate([all_obs, obs[None]]), *fields, episodes, steps)
+        rows.append((obs, action, reward, terminated, truncated))
+        obs = next_obs
+        if "episode" in info:  # in some copies it ended with this step
+            ended, episode = info["_episode"], info["episode"]
+            episodes += zip(episode["r"][ended].tolist(), episode["l"][ended].tolist())
+    all_obs, actions, rewards, terminated, truncated = map(np.stack, zip(*rows))
+    all_obs = np.concatenate([all_obs, obs[None]])
+    all_done = np.concatenate([done[None], terminated | truncated])
+    done, valid = all_done[1:], ~all_done[:-1]
+    fields = all_obs, actions, rewards, terminated, done, valid
+    return Rollout(*fields, episodes, steps=int((~all_done[:-1]).sum()))
 
 
 def surrogate(ratio, advantage):

@@ -125,23 +125,25 @@ def collect_trajectories(args, envs, policy, seed):
     """
     obs, _ = envs.reset(seed=seed)
     done = finished = np.zeros(args.num_envs, dtype=bool)
-    rows, episodes, steps = [], [], 0
+    rows, episodes = [], []
     while not finished.all():
         with torch.inference_mode():
             action = policy.sample(to_tensor(obs, args)).cpu().numpy()
         next_obs, reward, terminated, truncated, info = envs.step(action)
-        steps += int((~done).sum())
-        valid, done = ~finished, terminated | truncated
-        rows.append((obs, action, reward, terminated, done, valid))
-        obs, ended = next_obs, done & valid
-        if ended.any():
-            returns, lengths = info["episode"]["r"], info["episode"]["l"]
-            episodes += zip(returns[ended].tolist(), lengths[ended].tolist())
-        finished = finished | done
+        rows.append((obs, action, reward, terminated, truncated))
+        obs = next_obs
+        if "episode" in info:  # in some copies it ended with this step
+            ended, episode = info["_episode"] & ~finished, info["episode"]
+            episodes += zip(episode["r"][ended].tolist(), episode["l"][ended].tolist())
+            finished = finished | ended
         if len(rows) > args.total_steps:
             fail("a trajectory outlasts --total-steps: bound it by --max-episode-steps")
-    all_obs, *fields = (np.stack(field) for field in zip(*rows))
-    return Rollout(np.concatenate([all_obs, obs[None]]), *fields, episodes, steps)
+    all_obs, actions, rewards, terminated, truncated = map(np.stack, zip(*rows))
+    all_obs = np.concatenate([all_obs, obs[None]])
+    all_done = np.concatenate([done[None], terminated | truncated])
+    done, valid = all_done[1:], ~np.logical_or.accumulate(all_done[:-1])
+    fields = all_obs, actions, rewards, terminated, done, valid
+    return Rollout(*fields, episodes, steps=int((~all_done[:-1]).sum()))
 
 
 def update(args, policy, value_function, optimizer, rollout):
