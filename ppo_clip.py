@@ -82,7 +82,10 @@ class Policy(nn.Module):
         # a small last layer: the first policy hardly prefers any action
         self.network = mlp([inputs, *hidden_sizes, outputs], last_gain=0.01)
         if not self.discrete:
-            self.log_std = nn.Parameter(torch.zeros(space.shape))  # the same for all s
+            # σ is the same for all s. At first E|a - mean|² = 1, whatever the number of
+            # actions: more throws a robot over, less finds no goal that is far away.
+            log_std = torch.full(space.shape, -math.log(outputs) / 2)
+            self.log_std = nn.Parameter(log_std)
 
     def distribution(self, obs):
         """π_θ(·|s) for obs (B, observation): one event per row."""
@@ -246,7 +249,7 @@ def train(args, stop=()):
             state["steps"] += rollout.steps
             scalars["train/learning_rate"] = learning_rate
             log(writer, bar, state, history, rollout.episodes, scalars)
-            if state["iteration"] % args.checkpoint_every == 0:
+            if state["steps"] % args.checkpoint_every < rollout.steps:
                 writer.flush()
                 save_checkpoint(args, envs, parts, state)
         writer.flush()
@@ -511,7 +514,7 @@ def parse_args(argv=None):
     flag("--device", "cpu", str, "of the networks", choices=["cpu", "cuda"])
     flag("--run-dir", None, str, "None: runs/<env>/<script>/<seed and time>")
     flag("--eval-episodes", 10, size, "whole episodes with greedy actions")
-    flag("--checkpoint-every", 10, count, "iterations")
+    flag("--checkpoint-every", 20_000, count, "steps")
     flag("--resume", None, str, "go on training", metavar="CHECKPOINT")
     flag("--evaluate", None, str, "only evaluate", metavar="CHECKPOINT")
     flag("--watch", None, str, "only evaluate, in a window", metavar="CHECKPOINT")

@@ -3,8 +3,10 @@
     pip install matplotlib scipy
     python benchmarks/report.py
 
-The table gives the return of the last 100 training episodes: its interquartile mean
-over the seeds, with a 95 % bootstrap interval (Agarwal et al. 2021), and the lowest.
+What counts is the return of the last 100 training episodes: its interquartile mean over
+the seeds with a 95 % bootstrap interval, as Agarwal et al. (2021) advise. Both are
+SciPy's. A group's figure has the learning curves of all scripts and of the peers, with
+the band from the lowest seed to the highest. results/seeds.md has every seed's value.
 """
 
 import csv
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from learn import GROUPS
 from scipy import stats
 
 matplotlib.use("Agg")
@@ -20,14 +23,16 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-COLORS = {
-    "reinforce": "#7f7f7f",
-    "vpg_baseline": "#2ca02c",
-    "actor_critic": "#ff7f0e",
-    "ppo_kl": "#9467bd",
-    "ppo_clip": "#1f77b4",
+STYLES = {  # script: (name, color, line)
+    "reinforce": ("reinforce.py", "#7f7f7f", "-"),
+    "vpg_baseline": ("vpg_baseline.py", "#2ca02c", "-"),
+    "actor_critic": ("actor_critic.py", "#ff7f0e", "-"),
+    "ppo_kl": ("ppo_kl.py", "#9467bd", "-"),
+    "ppo_clip": ("ppo_clip.py", "#1f77b4", "-"),
+    "sb3_ppo": ("Stable-Baselines3, PPO", "#d62728", ":"),
+    "sb3_a2c": ("Stable-Baselines3, A2C", "#8c564b", ":"),
 }
-
+OURS = list(STYLES)[:5]
 BARE = ["env", "script", "share", "lowest", "highest", "pairs"]  # the rest is inside
 
 
@@ -37,71 +42,174 @@ def read(name):
         return list(csv.DictReader(file))
 
 
-def interquartile_mean(x, axis=-1):
-    """The mean of the middle half."""
-    return stats.trim_mean(x, 0.25, axis=axis)
+def interquartile_mean(*samples, axis=-1):
+    """The mean of the middle half of all samples together."""
+    return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
 
 
-def table():
-    """The Markdown table of all finished runs."""
-    returns = defaultdict(list)
+def with_interval(*samples):
+    """The interquartile mean, and its 95 % bootstrap interval.
+
+    Several samples (environments) are resampled each for itself.
+    """
+    mean = interquartile_mean(*samples)
+    if (
+        any(len(sample) < 2 for sample in samples)
+        or np.ptp(np.concatenate(samples)) == 0
+    ):
+        return mean, mean, mean
+    interval = stats.bootstrap(
+        samples, interquartile_mean, method="percentile", rng=0
+    ).confidence_interval
+    return mean, interval.low, interval.high
+
+
+def final_returns():
+    """{environment: {script: array over seeds}}, in the order of GROUPS and STYLES."""
+    found = defaultdict(lambda: defaultdict(dict))
     for row in read("runs.csv"):
-        key = row["env"], int(row["steps"]), row["script"]
-        returns[key].append(float(row["last_100_episodes"]))
-    lines = [
-        "| environment | steps | script | return | 95 % interval | lowest | seeds |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        seeds = found[row["env"]][row["script"]]
+        seeds[int(row["seed"])] = float(row["last_100_episodes"])
+    return {
+        env: {
+            script: np.array([value for _, value in sorted(found[env][script].items())])
+            for script in STYLES
+            if script in found[env]
+        }
+        for envs, _, _ in GROUPS.values()
+        for env in envs
+        if env in found
+    }
+
+
+def digits(values):
+    """Decimals that show three figures of these values."""
+    return 0 if np.abs(values).max() >= 1000 else 1
+
+
+def learning_table():
+    """The Markdown table of all finished runs: environments down, scripts across."""
+    returns = final_returns()
+    names = " | ".join(name for name, _, _ in STYLES.values())
+    lines = [f"| environment | seeds | {names} |", "| --- " * (2 + len(STYLES)) + "|"]
+    for env, of_env in returns.items():
+        d = digits(np.concatenate(list(of_env.values())))
+        cells = []
+        for script in STYLES:
+            if script not in of_env:
+                cells.append("")
+                continue
+            mean, low, high = with_interval(of_env[script])
+            cells.append(f"{mean:,.{d}f} ({low:,.{d}f} to {high:,.{d}f})")
+        counts = sorted({len(values) for values in of_env.values()})
+        seeds = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+        lines.append(f"| {env} | {seeds} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def order_rows():
+    """(script, environments, score, low, high) of the five scripts.
+
+    A score is 0 at the environment's worst run of all and 1 at its best; it counts
+    environments that all five have finished.
+    """
+    scores = defaultdict(list)
+    for of_env in final_returns().values():
+        if any(script not in of_env for script in OURS):
+            continue
+        everything = np.concatenate([of_env[script] for script in OURS])
+        for script in OURS:
+            scores[script].append(
+                (of_env[script] - everything.min()) / np.ptp(everything)
+            )
+    return [
+        (script, len(samples), *with_interval(*samples))
+        for script, samples in scores.items()
     ]
-    order = list(COLORS)
-    envs = list(dict.fromkeys(env for env, *_ in returns))
-    for key in sorted(returns, key=lambda k: (envs.index(k[0]), order.index(k[2]))):
-        env, steps, script = key
-        values = np.array(returns[key])
-        low = high = values[0]
-        if len(values) > 1 and values.std() > 0:
-            interval = stats.bootstrap(
-                (values,), interquartile_mean, method="percentile", rng=0
-            ).confidence_interval
-            low, high = interval.low, interval.high
+
+
+def order_table():
+    """The Markdown table of the lecture's order."""
+    lines = ["| script | score | 95 % interval | environments |", "| --- " * 4 + "|"]
+    for script, count, mean, low, high in order_rows():
         lines.append(
-            f"| {env} | {steps:,} | `{script}.py` | {interquartile_mean(values):.1f} "
-            f"| {low:.1f} to {high:.1f} | {values.min():.1f} | {len(values)} |"
+            f"| `{script}.py` | {mean:.2f} | {low:.2f} to {high:.2f} | {count} |"
         )
     return "\n".join(lines)
 
 
-def figure(path):
-    """All five scripts' learning curves, a panel for each environment."""
+def seeds_page():
+    """A Markdown page with every seed's value."""
+    lines = ["# Every seed's return of the last 100 training episodes", ""]
+    lines += ["Made by `python benchmarks/report.py`; seed 0 comes first.", ""]
+    lines += ["| environment | script | returns |", "| --- " * 3 + "|"]
+    for env, of_env in final_returns().items():
+        for script, values in of_env.items():
+            d = digits(values)
+            text = ", ".join(f"{value:.{d}f}" for value in values)
+            lines.append(f"| {env} | {STYLES[script][0]} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def learning_figures():
+    """For each group, a panel an environment with the curves of all scripts."""
     curves = defaultdict(lambda: defaultdict(list))
     for row in read("curves.csv"):
         point = int(row["steps"]), float(row["return"])
         curves[row["env"], row["script"]][row["seed"]].append(point)
-    envs = list(dict.fromkeys(env for env, _ in curves))
-    _, axes = plt.subplots(
-        1,
-        len(envs),
-        figsize=(4.2 * len(envs), 3.2),
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax, env in zip(axes[0], envs):
-        for script, color in COLORS.items():
-            if (env, script) not in curves:
-                continue
-            runs = np.array(list(curves[env, script].values()))  # (seeds, points, 2)
-            steps, returns = runs[0, :, 0], runs[:, :, 1]
-            ax.plot(steps, returns.mean(0), color=color, label=script)
-            ax.fill_between(
-                steps, returns.min(0), returns.max(0), color=color, alpha=0.15, lw=0
-            )
-        ax.set(
-            title=env, xlabel="environment steps", ylabel="return, last 100 episodes"
+    there = {env for env, _ in curves}
+    for group, (envs, _, _) in GROUPS.items():
+        envs = [env for env in envs if env in there]
+        if not envs:
+            continue
+        columns = min(4, len(envs) + 1)
+        rows = -(-(len(envs) + 1) // columns)
+        _, axes = plt.subplots(
+            rows,
+            columns,
+            figsize=(3.6 * columns, 2.9 * rows),
+            squeeze=False,
+            layout="constrained",
         )
-        ax.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
-        ax.grid(alpha=0.3)
-    most = max(axes[0], key=lambda ax: len(ax.lines))
-    most.legend(frameon=False, fontsize=8, loc="lower right")
-    plt.savefig(path, dpi=110)
+        handles = {}
+        for ax, env in zip(axes.flat, envs):
+            for script, (name, color, line) in STYLES.items():
+                runs = list(curves.get((env, script), {}).values())
+                if not runs:
+                    continue
+                steps, returns = np.array(runs)[0, :, 0], np.array(runs)[:, :, 1]
+                (handles[name],) = ax.plot(steps, returns.mean(0), line, color=color)
+                low, high = returns.min(0), returns.max(0)
+                ax.fill_between(steps, low, high, color=color, alpha=0.12, lw=0)
+            ax.set(title=env, xlabel="steps", ylabel="return, last 100 episodes")
+            ax.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
+            ax.grid(alpha=0.3)
+        for ax in axes.flat[len(envs) :]:
+            ax.axis("off")
+        order = [name for name, _, _ in STYLES.values() if name in handles]
+        axes.flat[len(envs)].legend(
+            [handles[name] for name in order], order, frameon=False, loc="center left"
+        )
+        plt.savefig(RESULTS / f"learning_{group}.png", dpi=100)
+        plt.close()
+
+
+def order_figure():
+    """The scores of the five scripts, with their intervals."""
+    rows = order_rows()
+    if not rows:
+        return
+    _, ax = plt.subplots(figsize=(5.4, 2.2), layout="constrained")
+    for y, (script, _, mean, low, high) in enumerate(reversed(rows)):
+        name, color, _ = STYLES[script]
+        ax.plot([low, high], [y, y], color=color, lw=3, alpha=0.5)
+        ax.plot(mean, y, "o", color=color)
+    ax.set_yticks(range(len(rows)), [f"{row[0]}.py" for row in reversed(rows)])
+    environments = f"{rows[0][1]} environments"
+    ax.set_xlabel(f"score over {environments}: interquartile mean, 95 % interval")
+    ax.grid(alpha=0.3)
+    plt.savefig(RESULTS / "order.png", dpi=100)
+    plt.close()
 
 
 def scaling_figure(path):
@@ -162,7 +270,12 @@ def where_table():
     return "\n".join(lines)
 
 
-TABLES = {"learning table": table, "speed": speed_table, "where time goes": where_table}
+TABLES = {
+    "learning table": learning_table,
+    "order": order_table,
+    "speed": speed_table,
+    "where time goes": where_table,
+}
 
 
 def filled(readme):
@@ -179,7 +292,9 @@ def filled(readme):
 def main():
     readme = ROOT / "README.md"
     readme.write_text(filled(readme.read_text()))
-    figure(RESULTS / "learning.png")
+    (RESULTS / "seeds.md").write_text(seeds_page())
+    learning_figures()
+    order_figure()
     if (RESULTS / "speed_scaling.csv").exists():
         scaling_figure(RESULTS / "scaling.png")
 

@@ -90,6 +90,18 @@ def clock_starts_with_the_run(script):
     return began
 
 
+def count_steps(script):
+    """A list that gets the steps taken so far; the last may exceed the budget."""
+    taken, log = [], script.log
+
+    def logged(writer, bar, state, *rest):
+        taken.append(state["steps"])
+        log(writer, bar, state, *rest)
+
+    script.log = logged
+    return taken
+
+
 def ours(script, flags, env, steps):
     """One training of a script: steps, seconds of it, peak memory."""
     script = importlib.import_module(script)
@@ -104,9 +116,10 @@ def ours(script, flags, env, steps):
         ]
         args = script.parse_args([*flags.split(), *given])
         begin = clock_starts_with_the_run(script)
+        taken = count_steps(script)
         script.train(args)
         seconds = time.perf_counter() - begin[0]
-    return {"steps": steps, "seconds": seconds, "megabytes": peak_megabytes()}
+    return {"steps": taken[-1], "seconds": seconds, "megabytes": peak_megabytes()}
 
 
 def peer(algorithm, env, steps, settings, seed=0, threshold=None):
@@ -138,9 +151,8 @@ def peer(algorithm, env, steps, settings, seed=0, threshold=None):
     begin = time.perf_counter()
     model.learn(steps, callback=Watch() if threshold else None)
     seconds = time.perf_counter() - begin
-    done = reached.get("steps", steps)
-    measured = {"steps": done, "seconds": seconds, "megabytes": peak_megabytes()}
-    return measured | {"reached": bool(reached)}
+    measured = {"steps": model.num_timesteps, "seconds": seconds}
+    return measured | {"megabytes": peak_megabytes(), "reached": bool(reached)}
 
 
 def ours_to_threshold(script, env, steps, seed, threshold):
@@ -291,7 +303,7 @@ def same_work(pairs):
         for _ in range(pairs):
             mine = measure(ours, script, flags, env, steps)
             theirs = measure(peer, algorithm, env, steps, settings)
-            both = [steps / run["seconds"] for run in (mine, theirs)]
+            both = [run["steps"] / run["seconds"] for run in (mine, theirs)]
             speeds.append(both)
             memory.append([mine["megabytes"], theirs["megabytes"]])
             ratios.append(both[0] / both[1])
@@ -392,13 +404,15 @@ def scaling(pairs):
                 steps = max(20_000, 128 * copies)
                 flags = f"--num-envs {copies} --vectorization {mode}"
                 run = measure(ours, "ppo_clip", flags, env, steps)
-                rows.append([env, f"copies, {mode}", copies, steps / run["seconds"]])
+                rows.append(
+                    [env, f"copies, {mode}", copies, run["steps"] / run["seconds"]]
+                )
     for units in 16, 32, 64, 128, 256, 512:
         run = measure(ours, "ppo_clip", f"--hidden-sizes {units} {units}", env, 20_000)
-        rows.append([env, "hidden units", units, 20_000 / run["seconds"]])
+        rows.append([env, "hidden units", units, run["steps"] / run["seconds"]])
     for size in 32, 64, 128, 256, 512, 1024:
         run = measure(ours, "ppo_clip", f"--minibatch-size {size}", env, 20_000)
-        rows.append([env, "minibatch", size, 20_000 / run["seconds"]])
+        rows.append([env, "minibatch", size, run["steps"] / run["seconds"]])
     rows = [[*row[:3], round(row[3])] for row in rows]
     return ["env", "axis", "value", "steps_per_second"], rows
 

@@ -270,7 +270,7 @@ def test_a_run_that_lost_its_last_iterations_leaves_no_double_steps(
     tmp_path, monkeypatch
 ):
     """The log is ahead of the checkpoint when the power fails; resuming mends it."""
-    more = ["--checkpoint-every", "4", "--no-normalize-rewards"]
+    more = ["--checkpoint-every", "125", "--no-normalize-rewards"]
     reinforce.train(arguments(reinforce, "CartPole-v1", tmp_path / "whole", *more))
     log = reinforce.log
 
@@ -285,8 +285,15 @@ def test_a_run_that_lost_its_last_iterations_leaves_no_double_steps(
             reinforce.train(
                 arguments(reinforce, "CartPole-v1", tmp_path / "parts", *more)
             )
-    assert checkpoint(tmp_path / "parts")["state"]["iteration"] == 4
-    assert len(curves(tmp_path / "parts")["train/kl"]) == 6
+    steps = [step for step, _ in curves(tmp_path / "parts")["train/kl"]]
+    assert len(steps) == 6
+    # it saved whenever a multiple of 125 was passed, and not after the sixth
+    saved = [
+        after
+        for before, after in zip(steps, steps[1:5])
+        if before // 125 < after // 125
+    ]
+    assert checkpoint(tmp_path / "parts")["state"]["steps"] == saved[-1] < steps[4]
     time.sleep(1.1)  # TensorBoard orders the two event files by the second
     resume = ["--resume", str(tmp_path / "parts" / "checkpoint.pt")]
     reinforce.train(reinforce.parse_args(resume))
