@@ -388,16 +388,17 @@ def log(writer, bar, state, history, episodes, scalars):
 
     Returns and lengths are means over the last 100 episodes, as is usual.
     """
-    bar.update(min(state["steps"], bar.total) - bar.n)
-    elapsed = bar.format_dict["elapsed"]
-    scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
     history += [episode_return for episode_return, _ in episodes]
     state["episodes"] = (state["episodes"] + episodes)[-100:]
     if state["episodes"]:
         mean_return, mean_length = np.mean(state["episodes"], axis=0)
         scalars["rollout/episode_return"] = mean_return
         scalars["rollout/episode_length"] = mean_length
-        bar.set_postfix_str(f"return {mean_return:.1f}, KL {scalars['train/kl']:.4f}")
+        text = f"return {mean_return:.1f}, KL {scalars['train/kl']:.4f}"
+        bar.set_postfix_str(text, refresh=False)  # the bar knows when it is time
+    bar.update(min(state["steps"], bar.total) - bar.n)
+    elapsed = bar.format_dict["elapsed"]
+    scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
     for name, value in scalars.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is {value}. Try a lower --learning-rate")

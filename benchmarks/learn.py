@@ -57,7 +57,7 @@ POINTS = 50  # of a learning curve
 PACKAGES = ["torch", "gymnasium", "numpy", "mujoco", "box2d", "stable_baselines3"]
 
 
-def run(script, env, steps, seed, flags, commit, root):
+def run(script, env, steps, seed, flags, commit, root=ROOT, node="local"):
     """One run: trains, evaluates over 100 episodes, returns its row and its curve."""
     peer = PEERS.get(script)
     command = ["benchmarks/peers.py", peer] if peer else [f"{script}.py"]
@@ -104,6 +104,7 @@ def run(script, env, steps, seed, flags, commit, root):
         "wall_seconds": round(wall, 1),
         "peak_megabytes": usage.ru_maxrss // 1024,
         "commit": commit,
+        "node": node,
         "python": sys.version.split()[0],
     }
     for package in PACKAGES:
@@ -119,15 +120,19 @@ def finished_runs(jobs, args):
     if args.ray:
         import ray
 
-        ray.init(args.ray, runtime_env={"working_dir": str(ROOT), "excludes": [".git"]})
-        remote_run = ray.remote(num_cpus=1)(run)
-        pending = [remote_run.remote(*job, root=".") for job in jobs]
+        @ray.remote(num_cpus=1)
+        def remote_run(*job):  # in a node's copy of this repository
+            node = ray.get_runtime_context().get_node_id()[:8]
+            return run(*job, root=".", node=node)
+
+        ray.init(args.ray, runtime_env={"working_dir": str(ROOT)})
+        pending = [remote_run.remote(*job) for job in jobs]
         while pending:
             ready, pending = ray.wait(pending)
             yield partial(ray.get, ready[0])
         return
     with ThreadPoolExecutor(args.workers) as pool:
-        futures = [pool.submit(run, *job, root=ROOT) for job in jobs]
+        futures = [pool.submit(run, *job) for job in jobs]
         for future in as_completed(futures):
             yield future.result
 
