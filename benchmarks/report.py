@@ -205,8 +205,7 @@ def order_figure():
         ax.plot([low, high], [y, y], color=color, lw=3, alpha=0.5)
         ax.plot(mean, y, "o", color=color)
     ax.set_yticks(range(len(rows)), [f"{row[0]}.py" for row in reversed(rows)])
-    environments = f"{rows[0][1]} environments"
-    ax.set_xlabel(f"score over {environments}: interquartile mean, 95 % interval")
+    ax.set_xlabel("score (interquartile mean, 95 % interval)")
     ax.grid(alpha=0.3)
     plt.savefig(RESULTS / "order.png", dpi=100)
     plt.close()
