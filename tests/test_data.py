@@ -394,7 +394,7 @@ def test_a_sample_is_what_the_distribution_would_have_drawn(space):
 
 @pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3)], ids=str)
 def test_the_first_noise_has_one_square_length_however_many_actions(shape):
-    """E|a - mean|² = 1, measured on 20,000 samples: its standard error is below 0.02."""
+    """E|a - mean|² = 1, measured on 20,000 samples (standard error below 0.02)."""
     envs = SimpleNamespace(
         single_observation_space=spaces.Box(-1, 1, (4,)),
         single_action_space=spaces.Box(-1, 1, shape),
