@@ -530,9 +530,9 @@ def parse_args(argv=None):
     flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
     flag("--rollout-steps", 256, number(int, 2), "T, steps of each copy in D_k")
-    flag("--gae-lambda", 0.97, fraction, "λ: 0 is TD, 1 is Monte Carlo")
+    flag("--gae-lambda", 0.95, fraction, "λ: 0 is TD, 1 is Monte Carlo")
     flag("--epochs", 10, count, "K, passes over D_k")
-    flag("--minibatch-size", 256, count, "rows in a gradient step")
+    flag("--minibatch-size", 128, count, "rows in a gradient step")
     flag("--clip-epsilon", 0.2, weight, "ε, clipping threshold")
     args = parser.parse_args(argv)
     checkpoint = args.resume or args.evaluate or args.watch
