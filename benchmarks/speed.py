@@ -320,7 +320,7 @@ def to_475(pairs):
     rows, runs = [], []
     peers = {"its defaults": {"n_envs": 1}, "CleanRL's settings": CLEANRL}
     for seed in range(pairs):
-        mine = measure(ours_to_threshold, "ppo_clip", "CartPole-v1", 200_000, seed, 475)
+        mine = measure(ours_to_threshold, "ppo_clip", "CartPole-v1", 100_000, seed, 475)
         theirs = {
             name: measure(peer, "PPO", "CartPole-v1", 500_000, settings, seed, 475)
             for name, settings in peers.items()
@@ -401,7 +401,7 @@ def scaling(pairs):
             for copies in 1, 2, 4, 8, 16, 32, 64, 128, 256:
                 if mode == "async" and copies > 32:
                     continue  # a process each
-                steps = max(20_000, 128 * copies)
+                steps = max(20_000, 2 * 256 * copies)  # two rollouts
                 flags = f"--num-envs {copies} --vectorization {mode}"
                 run = measure(ours, "ppo_clip", flags, env, steps)
                 rows.append(
