@@ -249,7 +249,7 @@ def train(args, stop=()):
             state["steps"] += rollout.steps
             scalars["train/learning_rate"] = learning_rate
             log(writer, bar, state, history, rollout.episodes, scalars)
-            if state["steps"] % args.checkpoint_every < rollout.steps:
+            if state["steps"] % args.checkpoint_every < rollout.steps:  # one is due
                 writer.flush()
                 save_checkpoint(args, envs, parts, state)
         writer.flush()

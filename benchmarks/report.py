@@ -251,6 +251,27 @@ def speed_table():
     return "\n".join(lines)
 
 
+def start_table():
+    """The Markdown table of start-up time and memory."""
+    lines = ["| what | measured |", "| --- | --- |"]
+    ratios = [float(row["ratio"]) for row in read("speed_start.csv")]
+    lines.append(
+        "| process start to first step, as a multiple of `import torch, gymnasium` "
+        f"| {min(ratios)} to {max(ratios)}, the five scripts' medians |"
+    )
+    peaks = {int(row["steps"]): row for row in read("speed_memory.csv")}
+    for what, column, unit in (
+        ("peak memory", "peak_megabytes", "MB"),
+        ("steps per second so far", "steps_per_second_so_far", ""),
+    ):
+        first, last = (int(peaks[steps][column]) for steps in (min(peaks), max(peaks)))
+        lines.append(
+            f"| {what} after {min(peaks):,} and {max(peaks):,} steps of CartPole-v1 "
+            f"| {first:,}{unit and ' ' + unit}, {last:,}{unit and ' ' + unit} |"
+        )
+    return "\n".join(lines)
+
+
 def where_table():
     """The Markdown table of where a training's time goes."""
     rows = read("speed_against_bare.csv")
@@ -274,6 +295,7 @@ TABLES = {
     "order": order_table,
     "speed": speed_table,
     "where time goes": where_table,
+    "start and memory": start_table,
 }
 
 
