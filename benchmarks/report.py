@@ -262,11 +262,11 @@ def start_table():
     peaks = {int(row["steps"]): row for row in read("speed_memory.csv")}
     for what, column, unit in (
         ("peak memory", "peak_megabytes", "MB"),
-        ("steps per second so far", "steps_per_second_so_far", ""),
+        ("steps per second of processor time", "steps_per_processor_second", ""),
     ):
         first, last = (int(peaks[steps][column]) for steps in (min(peaks), max(peaks)))
         lines.append(
-            f"| {what} after {min(peaks):,} and {max(peaks):,} steps of CartPole-v1 "
+            f"| {what}, `ppo_clip.py` after {min(peaks):,} and {max(peaks):,} steps "
             f"| {first:,}{unit and ' ' + unit}, {last:,}{unit and ' ' + unit} |"
         )
     return "\n".join(lines)
