@@ -74,10 +74,11 @@ def run(script, env, steps, seed, flags, commit, root=ROOT, node="local"):
                 env={**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"},
             )
             _, status, usage = os.wait4(process.pid, 0)  # this one process's memory
+            process.returncode = os.waitstatus_to_exitcode(status)
             wall = time.perf_counter() - begin
             output.seek(0)
             text = output.read()
-        if status:
+        if process.returncode:
             raise RuntimeError(f"{' '.join(command)}: {text[-500:]}")
         events = EventAccumulator(f"{folder}/run", {"scalars": 0}).Reload()
     returns = events.Scalars(

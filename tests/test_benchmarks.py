@@ -1,0 +1,66 @@
+"""The grid of benchmarks/learn.py: what a row says, and that it can be stopped."""
+
+import csv
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import actor_critic
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
+
+
+def rows(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_the_grid_runs_what_is_missing_and_reports_what_the_script_returns(
+    tmp_path, monkeypatch
+):
+    learn = importlib.import_module("learn")
+    monkeypatch.setitem(learn.GROUPS, "tiny", (["CartPole-v1"], 3000, 2))
+    flags = ["--rollout-steps", "16"]
+    command = ["learn.py", "--group", "tiny", "--scripts", "actor_critic"]
+    command += ["--flags", " ".join(flags), "--results", str(tmp_path / "results")]
+    monkeypatch.setattr(sys, "argv", [*command, "--seeds", "1"])
+    learn.main()
+    (first,) = rows(tmp_path / "results" / "runs.csv")
+    monkeypatch.setattr(sys, "argv", command)
+    learn.main()  # seeds 0 and 1, of which 1 is there
+    runs = rows(tmp_path / "results" / "runs.csv")
+    assert [row["seed"] for row in runs] == ["1", "0"] and runs[0] == first
+
+    given = ["--env", "CartPole-v1", "--seed", "1", "--total-steps", "3000", *flags]
+    args = actor_critic.parse_args([*given, "--run-dir", str(tmp_path / "run")])
+    _, history = actor_critic.train(args)
+    returns = actor_critic.evaluate(args, f"{args.run_dir}/checkpoint.pt")
+    assert float(first["last_100_episodes"]) == pytest.approx(
+        np.mean(history[-100:]), abs=0.01
+    )
+    assert first["flags"] == " ".join(flags) and first["steps_to_threshold"] == ""
+    assert 0 < float(first["evaluation_mean"]) and len(returns) == 10
+    curve = rows(tmp_path / "results" / "curves.csv")
+    assert [int(row["steps"]) for row in curve[:50]] == list(range(60, 3001, 60))
+    # the last iteration ends a little after 3000, so the curve is a little behind
+    last = float(curve[49]["return"])
+    assert last == pytest.approx(np.mean(history[-100:]), abs=1)
+
+
+@pytest.mark.slow
+def test_a_failed_run_is_told_and_the_others_are_kept(tmp_path, monkeypatch, capsys):
+    learn = importlib.import_module("learn")
+    monkeypatch.setitem(learn.GROUPS, "tiny", (["NoSuch-v0", "CartPole-v1"], 600, 1))
+    command = ["learn.py", "--group", "tiny", "--scripts", "actor_critic"]
+    command += ["--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit, match="1 of 2 runs failed"):
+        learn.main()
+    assert [row["env"] for row in rows(tmp_path / "runs.csv")] == ["CartPole-v1"]
+    out, err = capsys.readouterr()
+    assert "cannot make NoSuch-v0" in out + err
