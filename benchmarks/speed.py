@@ -241,7 +241,8 @@ def where_time_goes(script, env, steps):
 def memory_over_time(script, env, steps, marks):
     """Peak memory after so many steps, and the speed since the mark before.
 
-    Speed is per second of processor time, which other processes don't change.
+    Speed is per second of processor time: waiting for other processes doesn't count,
+    though what they do to the caches does.
     """
     script = importlib.import_module(script)
     log, rows, marks = script.log, [], list(marks)

@@ -37,14 +37,16 @@ def test_the_grid_runs_what_is_missing_and_reports_what_the_script_returns(
     assert [row["seed"] for row in runs] == ["1", "0"] and runs[0] == first
 
     given = ["--env", "CartPole-v1", "--seed", "1", "--total-steps", "3000", *flags]
-    args = actor_critic.parse_args([*given, "--run-dir", str(tmp_path / "run")])
+    given += ["--eval-episodes", "100", "--run-dir", str(tmp_path / "run")]
+    args = actor_critic.parse_args(given)
     _, history = actor_critic.train(args)
     returns = actor_critic.evaluate(args, f"{args.run_dir}/checkpoint.pt")
     assert float(first["last_100_episodes"]) == pytest.approx(
         np.mean(history[-100:]), abs=0.01
     )
     assert first["flags"] == " ".join(flags) and first["steps_to_threshold"] == ""
-    assert 0 < float(first["evaluation_mean"]) and len(returns) == 10
+    evaluation = float(first["evaluation_mean"]), float(first["evaluation_std"])
+    assert evaluation == pytest.approx((returns.mean(), returns.std()), abs=0.06)
     curve = rows(tmp_path / "results" / "curves.csv")
     assert [int(row["steps"]) for row in curve[:50]] == list(range(60, 3001, 60))
     # the last iteration ends a little after 3000, so the curve is a little behind
