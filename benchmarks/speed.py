@@ -212,7 +212,8 @@ def where_time_goes(script, env, steps):
         return envs
 
     script.make_envs = make_timed_envs
-    script.Policy.sample = timed("acting", script.Policy.sample)
+    sampler = script.Policy.sampler
+    script.Policy.sampler = lambda policy: timed("acting", sampler(policy))
     for name in "rewards_to_go", "n_step_returns", "generalized_advantages":
         if hasattr(script, name):
             setattr(

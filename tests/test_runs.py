@@ -272,12 +272,17 @@ def test_a_run_that_lost_its_last_iterations_leaves_no_double_steps(
     """The log is ahead of the checkpoint when the power fails; resuming mends it."""
     more = ["--checkpoint-every", "125", "--no-normalize-rewards"]
     reinforce.train(arguments(reinforce, "CartPole-v1", tmp_path / "whole", *more))
-    log = reinforce.log
+    log, saved, lost = reinforce.log, [], []
 
     def log_until_the_power_fails(writer, bar, state, *rest):
         log(writer, bar, state, *rest)
-        if state["iteration"] == 6:
+        before = (saved + lost or [0])[-1]
+        lost.append(state["steps"])
+        if saved and len(lost) == 2:  # before this one can be saved
             raise KeyboardInterrupt
+        if state["steps"] // 125 > before // 125:  # a multiple is passed: saved now
+            saved.extend(lost)
+            lost.clear()
 
     with monkeypatch.context() as patch:
         patch.setattr(reinforce, "log", log_until_the_power_fails)
@@ -286,14 +291,8 @@ def test_a_run_that_lost_its_last_iterations_leaves_no_double_steps(
                 arguments(reinforce, "CartPole-v1", tmp_path / "parts", *more)
             )
     steps = [step for step, _ in curves(tmp_path / "parts")["train/kl"]]
-    assert len(steps) == 6
-    # it saved whenever a multiple of 125 was passed, and not after the sixth
-    saved = [
-        after
-        for before, after in zip(steps, steps[1:5])
-        if before // 125 < after // 125
-    ]
-    assert checkpoint(tmp_path / "parts")["state"]["steps"] == saved[-1] < steps[4]
+    assert steps == saved + lost and len(lost) == 2
+    assert checkpoint(tmp_path / "parts")["state"]["steps"] == saved[-1]
     time.sleep(1.1)  # TensorBoard orders the two event files by the second
     resume = ["--resume", str(tmp_path / "parts" / "checkpoint.pt")]
     reinforce.train(reinforce.parse_args(resume))

@@ -84,8 +84,8 @@ class SigmoidPolicy(nn.Module):
         logits = torch.cat([torch.zeros(1), self.theta])
         return Categorical(logits=logits.expand(len(obs), 2))
 
-    def sample(self, obs):
-        return self.distribution(obs).sample()
+    def sampler(self):
+        return lambda obs: self.distribution(obs).sample().numpy()
 
 
 class Constant(nn.Module):
