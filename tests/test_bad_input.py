@@ -182,9 +182,16 @@ def test_an_unknown_version_comes_with_the_known_ones(error):
     assert "v7" in message and "`v1`" in message
 
 
-@pytest.mark.parametrize("name", ["", "CartPole", "a b", "no_such_module:CartPole-v1"])
+@pytest.mark.parametrize("name", ["", "Cart", "a b", "no_such_module:CartPole-v1"])
 def test_a_malformed_name_or_an_unknown_module_is_an_error(error, name):
     assert error(ppo_clip, "--env", name).startswith(f"cannot make {name}".strip())
+
+
+def test_a_name_without_a_version_is_the_latest_one_with_a_warning(tmp_path):
+    given = ["--env", "CartPole", "--run-dir", str(tmp_path), "--total-steps", "2048"]
+    with pytest.warns(UserWarning, match="CartPole-v1"):
+        ppo_clip.main([*given, "--eval-episodes", "1"])
+    assert (tmp_path / "checkpoint.pt").exists()
 
 
 @pytest.mark.parametrize("vectorization", ["auto", "sync", "async"])
