@@ -167,8 +167,7 @@ def update(args, policy, value_function, optimizer, rollout):
     valid = rollout.valid
     obs = to_tensor(rollout.obs, args)[:-1][valid]  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
-    with torch.no_grad():  # π_k and Â are constants in the gradient
-        old_distribution = policy.distribution(obs)
+    with torch.no_grad():  # constants in the gradient
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
     values = values.cpu().numpy()
 
@@ -186,10 +185,10 @@ def update(args, policy, value_function, optimizer, rollout):
     advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
 
     # (3) one step: the batch is of π_k only, and after it π_k is gone
-    distribution = policy.distribution(obs)
-    objective = (distribution.log_prob(actions) * advantages).mean()
+    old_distribution = policy.distribution(obs)
+    objective = (old_distribution.log_prob(actions) * advantages).mean()
     if args.entropy_coefficient:
-        objective += args.entropy_coefficient * distribution.entropy().mean()
+        objective += args.entropy_coefficient * old_distribution.entropy().mean()
     value_loss = (value_function(obs) - targets).square().mean()
     loss = value_loss - objective  # no parameter is in both
     gradient_step(args, optimizer, loss, policy, value_function)

@@ -171,7 +171,7 @@ def update(args, policy, value_function, optimizer, rollout):
     valid = rollout.valid
     obs = to_tensor(rollout.obs, args)[:-1][valid]  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
-    with torch.no_grad():  # π_k and Â are constants in the gradient
+    with torch.no_grad():  # constants in the gradient
         old_distribution = policy.distribution(obs)
         old_log_probs = old_distribution.log_prob(actions)  # (B,)
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)

@@ -155,8 +155,6 @@ def update(args, policy, optimizer, rollout):
     valid = rollout.valid
     obs = to_tensor(rollout.obs, args)[:-1][valid]  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
-    with torch.no_grad():
-        old_distribution = policy.distribution(obs)
 
     # (2) returns
     returns = rewards_to_go(rollout.rewards, rollout.done, args.gamma)
@@ -168,10 +166,10 @@ def update(args, policy, optimizer, rollout):
     returns = to_tensor(returns, args)  # (B,)
 
     # (3) one step of the policy
-    distribution = policy.distribution(obs)
-    objective = (distribution.log_prob(actions) * returns).sum() / args.num_envs
+    old_distribution = policy.distribution(obs)
+    objective = (old_distribution.log_prob(actions) * returns).sum() / args.num_envs
     if args.entropy_coefficient:
-        objective += args.entropy_coefficient * distribution.entropy().mean()
+        objective += args.entropy_coefficient * old_distribution.entropy().mean()
     gradient_step(args, optimizer, -objective, policy)  # optimisers minimise
 
     with torch.no_grad():  # what the update has made of the whole batch

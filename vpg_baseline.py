@@ -170,8 +170,7 @@ def update(args, policy, value_function, optimizer, rollout):
     valid = rollout.valid
     obs = to_tensor(rollout.obs, args)[:-1][valid]  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
-    with torch.no_grad():  # π_k and Â are constants in the gradient
-        old_distribution = policy.distribution(obs)
+    with torch.no_grad():  # constants in the gradient
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
     values = values.cpu().numpy()
 
@@ -194,10 +193,10 @@ def update(args, policy, value_function, optimizer, rollout):
         gradient_step(args, refit, value_loss, value_function)
 
     # (4) one step of the policy
-    distribution = policy.distribution(obs)
-    objective = (distribution.log_prob(actions) * advantages).sum() / args.num_envs
+    old_distribution = policy.distribution(obs)
+    objective = (old_distribution.log_prob(actions) * advantages).sum() / args.num_envs
     if args.entropy_coefficient:
-        objective += args.entropy_coefficient * distribution.entropy().mean()
+        objective += args.entropy_coefficient * old_distribution.entropy().mean()
     gradient_step(args, optimizer, -objective, policy)  # optimisers minimise
 
     with torch.no_grad():  # what the update has made of the whole batch
