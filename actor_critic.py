@@ -42,6 +42,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # NumPy: threads wait more than they help
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -90,7 +92,7 @@ class Policy(nn.Module):
             self.log_std = nn.Parameter(log_std)
 
     def distribution(self, obs):
-        """π_θ(·|s) for obs (B, observation): one event per row."""
+        """π_θ(·|s) for obs (B, observation): one event per row. See also sampler()."""
         output = self.network(obs)
         if self.discrete:
             return Categorical(logits=output)
@@ -98,13 +100,13 @@ class Policy(nn.Module):
         return Independent(Normal(mean, self.log_std.exp()), self.log_std.ndim)
 
     def sampler(self):
-        """A function of an array obs (N, observation): a ~ π_θ(·|s), θ as it is now.
+        """A function of an array obs (N, observation): a ~ π_θ(·|s), until θ changes.
 
         It draws as distribution(obs).sample() does, but in NumPy: for a few rows at a
         time PyTorch takes several times as long. PyTorch's generator seeds NumPy's.
         """
-        layers = list(self.network)
-        assert all(isinstance(layer, nn.Tanh) for layer in layers[1::2])  # as below
+        layers = list(self.network)  # Linear, Tanh, ..., Linear: sample() knows these
+        assert len(layers) % 2 and all(isinstance(x, nn.Tanh) for x in layers[1::2])
         weights = [layer.weight.detach().cpu().numpy().T for layer in layers[::2]]
         biases = [layer.bias.detach().cpu().numpy() for layer in layers[::2]]
         std = None if self.discrete else self.log_std.detach().exp().cpu().numpy()
@@ -115,7 +117,7 @@ class Policy(nn.Module):
             for weight, bias in zip(weights[:-1], biases[:-1]):
                 x = np.tanh(x @ weight + bias)
             output = x @ weights[-1] + biases[-1]
-            if self.discrete:  # the largest of logits + Gumbel noise is a sample
+            if self.discrete:  # Gumbel-max trick: it draws from the logits' softmax
                 return (output + rng.gumbel(size=output.shape)).argmax(-1)
             mean = output.reshape(-1, *std.shape)
             return mean + std * rng.standard_normal(mean.shape, np.float32)
@@ -184,8 +186,8 @@ def update(args, policy, value_function, optimizer, rollout):
         advantages = normalize(advantages)
     advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
 
-    # (3) one step: the batch is of π_k only, and after it π_k is gone
-    old_distribution = policy.distribution(obs)
+    # (3) one step: after it the policy is not the π_k any more that collected D_k
+    old_distribution = policy.distribution(obs)  # of the θ that collected
     objective = (old_distribution.log_prob(actions) * advantages).mean()
     if args.entropy_coefficient:
         objective += args.entropy_coefficient * old_distribution.entropy().mean()
@@ -348,7 +350,7 @@ def to_tensor(array, args):
 
 
 def iteration_seed(args, state):
-    """Another seed for every iteration of every run; all randomness starts from it."""
+    """A seed of its own for the actions, resets and minibatches of each iteration."""
     seeds = np.random.SeedSequence([args.seed, state["iteration"]])
     return int(seeds.generate_state(1)[0])
 

@@ -40,6 +40,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # NumPy: threads wait more than they help
+
 import gymnasium as gym
 import numpy as np
 import torch
@@ -88,7 +90,7 @@ class Policy(nn.Module):
             self.log_std = nn.Parameter(log_std)
 
     def distribution(self, obs):
-        """π_θ(·|s) for obs (B, observation): one event per row."""
+        """π_θ(·|s) for obs (B, observation): one event per row. See also sampler()."""
         output = self.network(obs)
         if self.discrete:
             return Categorical(logits=output)
@@ -96,13 +98,13 @@ class Policy(nn.Module):
         return Independent(Normal(mean, self.log_std.exp()), self.log_std.ndim)
 
     def sampler(self):
-        """A function of an array obs (N, observation): a ~ π_θ(·|s), θ as it is now.
+        """A function of an array obs (N, observation): a ~ π_θ(·|s), until θ changes.
 
         It draws as distribution(obs).sample() does, but in NumPy: for a few rows at a
         time PyTorch takes several times as long. PyTorch's generator seeds NumPy's.
         """
-        layers = list(self.network)
-        assert all(isinstance(layer, nn.Tanh) for layer in layers[1::2])  # as below
+        layers = list(self.network)  # Linear, Tanh, ..., Linear: sample() knows these
+        assert len(layers) % 2 and all(isinstance(x, nn.Tanh) for x in layers[1::2])
         weights = [layer.weight.detach().cpu().numpy().T for layer in layers[::2]]
         biases = [layer.bias.detach().cpu().numpy() for layer in layers[::2]]
         std = None if self.discrete else self.log_std.detach().exp().cpu().numpy()
@@ -113,7 +115,7 @@ class Policy(nn.Module):
             for weight, bias in zip(weights[:-1], biases[:-1]):
                 x = np.tanh(x @ weight + bias)
             output = x @ weights[-1] + biases[-1]
-            if self.discrete:  # the largest of logits + Gumbel noise is a sample
+            if self.discrete:  # Gumbel-max trick: it draws from the logits' softmax
                 return (output + rng.gumbel(size=output.shape)).argmax(-1)
             mean = output.reshape(-1, *std.shape)
             return mean + std * rng.standard_normal(mean.shape, np.float32)
@@ -191,7 +193,7 @@ def update(args, policy, value_function, optimizer, rollout):
     batch = obs, actions, old_log_probs, advantages, targets
     pieces = max(1, len(obs) // args.minibatch_size)
     for _ in range(args.epochs):
-        order = torch.randperm(len(obs), device=args.device)
+        order = torch.randperm(len(obs))
         minibatches = zip(*(rows[order].tensor_split(pieces) for rows in batch))
         for s, a, old_log_prob, advantage, target in minibatches:
             distribution = policy.distribution(s)
@@ -361,7 +363,7 @@ def to_tensor(array, args):
 
 
 def iteration_seed(args, state):
-    """Another seed for every iteration of every run; all randomness starts from it."""
+    """A seed of its own for the actions, resets and minibatches of each iteration."""
     seeds = np.random.SeedSequence([args.seed, state["iteration"]])
     return int(seeds.generate_state(1)[0])
 

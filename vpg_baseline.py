@@ -1,6 +1,6 @@
 """Vanilla policy gradient with a baseline: how much better than expected was it?
 
-Objective: maximise J(θ) = E_{τ~π_θ}[ Σ_t r_t ], discounted by γ.
+Objective: maximise J(θ) = E_{τ~π_θ}[ Σ_t γ^t r_t ].
 Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) Â_t, Â_t = G_t - b(s_t), over m whole
     trajectories. No b makes ĝ biased, since E[∇ log π_θ(a_t|s_t) b(s_t)] = 0 for any;
     one that is near the expected return makes its variance small.
@@ -20,7 +20,8 @@ Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) Â_t, Â_t = G_t - b(s_t),
 
 New against reinforce.py: the baseline. Step (2) uses it as it was before this batch; if
 fitted first, b(s_t) would know the return of the very action that it is to judge.
-The factor γ^t of the exact gradient is left out, as in all known code.
+The factor γ^t of the exact gradient is left out, as in all known code. With --weight
+trajectory, R(τ) stands for G_t in (2) and (3).
 
     python vpg_baseline.py
     python vpg_baseline.py --env Acrobot-v1 --total-steps 300_000 --optimizer sgd
@@ -40,6 +41,8 @@ from collections import namedtuple
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # NumPy: threads wait more than they help
 
 import gymnasium as gym
 import numpy as np
@@ -89,7 +92,7 @@ class Policy(nn.Module):
             self.log_std = nn.Parameter(log_std)
 
     def distribution(self, obs):
-        """π_θ(·|s) for obs (B, observation): one event per row."""
+        """π_θ(·|s) for obs (B, observation): one event per row. See also sampler()."""
         output = self.network(obs)
         if self.discrete:
             return Categorical(logits=output)
@@ -97,13 +100,13 @@ class Policy(nn.Module):
         return Independent(Normal(mean, self.log_std.exp()), self.log_std.ndim)
 
     def sampler(self):
-        """A function of an array obs (N, observation): a ~ π_θ(·|s), θ as it is now.
+        """A function of an array obs (N, observation): a ~ π_θ(·|s), until θ changes.
 
         It draws as distribution(obs).sample() does, but in NumPy: for a few rows at a
         time PyTorch takes several times as long. PyTorch's generator seeds NumPy's.
         """
-        layers = list(self.network)
-        assert all(isinstance(layer, nn.Tanh) for layer in layers[1::2])  # as below
+        layers = list(self.network)  # Linear, Tanh, ..., Linear: sample() knows these
+        assert len(layers) % 2 and all(isinstance(x, nn.Tanh) for x in layers[1::2])
         weights = [layer.weight.detach().cpu().numpy().T for layer in layers[::2]]
         biases = [layer.bias.detach().cpu().numpy() for layer in layers[::2]]
         std = None if self.discrete else self.log_std.detach().exp().cpu().numpy()
@@ -114,7 +117,7 @@ class Policy(nn.Module):
             for weight, bias in zip(weights[:-1], biases[:-1]):
                 x = np.tanh(x @ weight + bias)
             output = x @ weights[-1] + biases[-1]
-            if self.discrete:  # the largest of logits + Gumbel noise is a sample
+            if self.discrete:  # Gumbel-max trick: it draws from the logits' softmax
                 return (output + rng.gumbel(size=output.shape)).argmax(-1)
             mean = output.reshape(-1, *std.shape)
             return mean + std * rng.standard_normal(mean.shape, np.float32)
@@ -139,8 +142,9 @@ def collect_trajectories(args, envs, policy, seed):
     """(1) One whole trajectory in each of N = m copies, from a reset with this seed.
 
     Fields are (T, N, ...), obs is (T + 1, N, ...); flags at t are the outcome of action
-    t. T is the length of the longest trajectory. What a copy does after its own, valid
-    masks, and steps counts; so none is cut, and none is left out for being long.
+    t. T is the length of the longest trajectory. A copy that has ended its own plays on
+    until then: valid masks those rows, steps counts them. So no trajectory is cut, and
+    none is left out for being long.
     episodes holds the (raw return, length) of those that ended.
     """
     obs, _ = envs.reset(seed=seed)
@@ -193,7 +197,7 @@ def update(args, policy, value_function, optimizer, rollout):
         gradient_step(args, refit, value_loss, value_function)
 
     # (4) one step of the policy
-    old_distribution = policy.distribution(obs)
+    old_distribution = policy.distribution(obs)  # of the θ that collected
     objective = (old_distribution.log_prob(actions) * advantages).sum() / args.num_envs
     if args.entropy_coefficient:
         objective += args.entropy_coefficient * old_distribution.entropy().mean()
@@ -351,7 +355,7 @@ def to_tensor(array, args):
 
 
 def iteration_seed(args, state):
-    """Another seed for every iteration of every run; all randomness starts from it."""
+    """A seed of its own for the actions, resets and minibatches of each iteration."""
     seeds = np.random.SeedSequence([args.seed, state["iteration"]])
     return int(seeds.generate_state(1)[0])
 

@@ -213,7 +213,9 @@ def where_time_goes(script, env, steps):
 
     script.make_envs = make_timed_envs
     sampler = script.Policy.sampler
-    script.Policy.sampler = lambda policy: timed("acting", sampler(policy))
+    script.Policy.sampler = lambda policy: timed(
+        "acting", timed("acting", sampler)(policy)
+    )
     for name in "rewards_to_go", "n_step_returns", "generalized_advantages":
         if hasattr(script, name):
             setattr(

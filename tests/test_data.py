@@ -416,12 +416,15 @@ def test_sampled_actions_are_normal_around_the_distributions_mean(shape, hidden_
 def test_sampling_follows_the_parameters_and_knows_the_activation():
     policy = policy_for(spaces.Discrete(5))
     obs = np.ones((100, 4))
+    assert not (policy.sampler()(obs) == 3).all()
     with torch.no_grad():
         policy.network[-1].bias[3] += 100
     assert (policy.sampler()(obs) == 3).all()
-    policy.network[1] = torch.nn.ReLU()
-    with pytest.raises(AssertionError):
-        policy.sampler()
+    linear, tanh, last = policy.network
+    for others in [linear, torch.nn.ReLU(), last], [linear, tanh, last, tanh]:
+        policy.network = torch.nn.Sequential(*others)
+        with pytest.raises(AssertionError):
+            policy.sampler()
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3)], ids=str)

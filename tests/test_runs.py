@@ -529,3 +529,13 @@ def test_a_signal_saves_the_run_and_resuming_goes_on_from_there(number, tmp_path
     assert steps == sorted(set(steps))
     assert [step for step, _ in logged] == steps[: len(logged)]
     assert len(steps) == checkpoint(run_dir)["state"]["iteration"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts them in /proc")
+def test_numpy_starts_no_threads_of_its_own():
+    """The small products of acting would wait for them; torch is told in train()."""
+    code = "import os, ppo_clip; print(len(os.listdir('/proc/self/task')))"
+    env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
+    assert run.stdout == "1\n"
