@@ -526,8 +526,8 @@ def parse_args(argv=None):
     flag("--evaluate", None, str, "only evaluate", metavar="CHECKPOINT")
     flag("--watch", None, str, "only evaluate, in a window", metavar="CHECKPOINT")
     flag("--video", None, str, "record the evaluation", metavar="DIR")
-    flag("--gamma", 0.995, fraction, "γ, discount")
-    flag("--learning-rate", 2e-3, weight, "α, step size")
+    flag("--gamma", 0.99, fraction, "γ, discount")
+    flag("--learning-rate", 3e-3, weight, "α, step size")
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
@@ -537,7 +537,7 @@ def parse_args(argv=None):
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
     flag("--rollout-steps", 32, number(int, 2), "T, steps of each copy in D_k")
     flag("--n-steps", None, number(float, 1), "n of R̂^(n), or inf; None: λ-weighted")
-    flag("--gae-lambda", 0.98, fraction, "λ: 0 is TD, 1 is Monte Carlo")
+    flag("--gae-lambda", 0.95, fraction, "λ: 0 is TD, 1 is Monte Carlo")
     args = parser.parse_args(argv)
     checkpoint = args.resume or args.evaluate or args.watch
     if checkpoint:
