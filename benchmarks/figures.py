@@ -19,23 +19,23 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "lecture")]
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
-import test_04_advantage_bias_variance as blends  # noqa: E402
-import test_05_step_size as hill  # noqa: E402
-import test_06_distance as distance  # noqa: E402
-import test_09_importance_sampling as sampling  # noqa: E402
-import test_10_ppo_measured as measured  # noqa: E402
-from report import COLORS  # noqa: E402
-from tabular import transition_matrix  # noqa: E402
+import matplotlib.pyplot as plt
+import test_04_advantage_bias_variance as blends
+import test_05_step_size as hill
+import test_06_distance as distance
+import test_09_importance_sampling as sampling
+import test_10_ppo_measured as measured
+from report import STYLES
+from tabular import transition_matrix
 
-import actor_critic  # noqa: E402
-import ppo_clip  # noqa: E402
-import ppo_kl  # noqa: E402
+import actor_critic
+import ppo_clip
+import ppo_kl
 
 FOLDER = ROOT / "benchmarks" / "figures"
 # the same colour for the same thing in all figures
-CLIPPED, KL = COLORS["ppo_clip"], COLORS["ppo_kl"]
-PLAIN = COLORS["actor_critic"]  # the policy gradient, and the unclipped objective
+CLIPPED, KL = STYLES["ppo_clip"][1], STYLES["ppo_kl"][1]
+PLAIN = STYLES["actor_critic"][1]  # the policy gradient, and the unclipped objective
 BIAS, VARIANCE, GRAY = "#2ca02c", "#d62728", "#7f7f7f"
 
 
@@ -140,7 +140,7 @@ def interpolation():
             ax.text(alpha, 0.12, f" {name}", color=GRAY, va="top")
         line = r"$\alpha$ in $\theta_k + \alpha\,(\theta_{k+1} - \theta_k)$"
         ax.set(xlabel=line, title=f"CartPole-v1, update {k + 1}")
-    right.legend(frameon=False, fontsize=8, loc="upper right")
+    right.legend(frameon=False, fontsize=8, loc="lower left")
     save("interpolation.png")
 
 

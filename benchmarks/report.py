@@ -19,7 +19,7 @@ from learn import GROUPS
 from scipy import stats
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -135,7 +135,25 @@ def order_table():
         lines.append(
             f"| `{script}.py` | {mean:.2f} | {low:.2f} to {high:.2f} | {count} |"
         )
+    if below := exceptions():
+        text = "By their interquartile means, these are below the script before them:"
+        lines += ["", f"{text} {'; '.join(below)}."]
     return "\n".join(lines)
+
+
+def exceptions():
+    """Where the lecture's order doesn't hold, environment by environment."""
+    found = []
+    for env, of_env in final_returns().items():
+        below = [
+            f"`{script}.py`"
+            for before, script in zip(OURS[:-1], OURS[1:])
+            if before in of_env and script in of_env
+            if interquartile_mean(of_env[script]) < interquartile_mean(of_env[before])
+        ]
+        if below:
+            found.append(f"on {env} {', '.join(below)}")
+    return found
 
 
 def seeds_page():

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -66,3 +67,18 @@ def test_a_failed_run_is_told_and_the_others_are_kept(tmp_path, monkeypatch, cap
     assert [row["env"] for row in rows(tmp_path / "runs.csv")] == ["CartPole-v1"]
     out, err = capsys.readouterr()
     assert "cannot make NoSuch-v0" in out + err
+
+
+@pytest.mark.slow
+def test_the_figures_that_README_shows_are_the_ones_that_are_drawn(
+    tmp_path, monkeypatch
+):
+    pytest.importorskip("matplotlib")
+    figures = importlib.import_module("figures")
+    monkeypatch.setattr(figures, "FOLDER", tmp_path)
+    figures.main()
+    shown = re.findall(
+        r"benchmarks/figures/(\w+\.png)", (ROOT / "README.md").read_text()
+    )
+    assert {path.name for path in tmp_path.iterdir()} == set(shown)
+    assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
