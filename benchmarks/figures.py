@@ -140,7 +140,7 @@ def interpolation():
             ax.text(alpha, 0.12, f" {name}", color=GRAY, va="top")
         line = r"$\alpha$ in $\theta_k + \alpha\,(\theta_{k+1} - \theta_k)$"
         ax.set(xlabel=line, title=f"CartPole-v1, update {k + 1}")
-    right.legend(frameon=False, fontsize=8, loc="lower left")
+    right.legend(frameon=False, fontsize=8, loc=(0.2, 0.6))
     save("interpolation.png")
 
 
