@@ -160,12 +160,13 @@ def seeds_page():
     """A Markdown page with every seed's value."""
     lines = ["# Every seed's return of the last 100 training episodes", ""]
     lines += ["Made by `python benchmarks/report.py`; seed 0 comes first.", ""]
-    lines += ["| environment | script | returns |", "| --- " * 3 + "|"]
+    lines += ["| environment | script | mean | returns |", "| --- " * 4 + "|"]
     for env, of_env in final_returns().items():
         for script, values in of_env.items():
             d = digits(values)
             text = ", ".join(f"{value:.{d}f}" for value in values)
-            lines.append(f"| {env} | {STYLES[script][0]} | {text} |")
+            mean = f"{values.mean():.{d}f}"
+            lines.append(f"| {env} | {STYLES[script][0]} | {mean} | {text} |")
     return "\n".join(lines) + "\n"
 
 
