@@ -100,7 +100,8 @@ def learning_table():
                 cells.append("")
                 continue
             mean, low, high = with_interval(of_env[script])
-            cells.append(f"{mean:,.{d}f} ({low:,.{d}f} to {high:,.{d}f})")
+            interval = f" ({low:,.{d}f} to {high:,.{d}f})"
+            cells.append(f"{mean:,.{d}f}{interval if len(of_env[script]) > 1 else ''}")
         counts = sorted({len(values) for values in of_env.values()})
         seeds = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
         lines.append(f"| {env} | {seeds} | {' | '.join(cells)} |")
@@ -278,16 +279,14 @@ def start_table():
         "| process start to first step, as a multiple of `import torch, gymnasium` "
         f"| {min(ratios)} to {max(ratios)}, the five scripts' medians |"
     )
-    peaks = {int(row["steps"]): row for row in read("speed_memory.csv")}
-    for what, column, unit in (
-        ("peak memory", "peak_megabytes", "MB"),
-        ("steps per second of processor time", "steps_per_processor_second", ""),
-    ):
-        first, last = (int(peaks[steps][column]) for steps in (min(peaks), max(peaks)))
-        lines.append(
-            f"| {what}, `ppo_clip.py` after {min(peaks):,} and {max(peaks):,} steps "
-            f"| {first:,}{unit and ' ' + unit}, {last:,}{unit and ' ' + unit} |"
-        )
+    peaks = {
+        int(row["steps"]): row["peak_megabytes"] for row in read("speed_memory.csv")
+    }
+    first, last = min(peaks), max(peaks)
+    lines.append(
+        f"| peak memory, `ppo_clip.py` after {first:,} and {last:,} steps "
+        f"| {peaks[first]} MB, {peaks[last]} MB |"
+    )
     return "\n".join(lines)
 
 

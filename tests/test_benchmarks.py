@@ -82,3 +82,23 @@ def test_the_figures_that_README_shows_are_the_ones_that_are_drawn(
     )
     assert {path.name for path in tmp_path.iterdir()} == set(shown)
     assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
+
+
+def test_the_report_names_the_scripts_that_are_below_the_one_before_them(monkeypatch):
+    pytest.importorskip("scipy")
+    pytest.importorskip("matplotlib")
+    report = importlib.import_module("report")
+    toy = {
+        "A": {"reinforce": [1.0], "vpg_baseline": [2.0], "actor_critic": [1.5]},
+        "B": {"reinforce": [1.0, 1.0], "vpg_baseline": [1.0, 1.0]},
+        "C": {"ppo_kl": [3.0], "ppo_clip": [2.0]},
+    }
+    toy = {
+        env: {script: np.array(values) for script, values in of_env.items()}
+        for env, of_env in toy.items()
+    }
+    monkeypatch.setattr(report, "final_returns", lambda: toy)
+    assert report.exceptions() == ["on A `actor_critic.py`", "on C `ppo_clip.py`"]
+    table = report.learning_table().splitlines()
+    assert table[2].startswith("| A | 1 | 1.0 | 2.0 | 1.5 |")
+    assert table[3].startswith("| B | 2 | 1.0 (1.0 to 1.0) | 1.0 (1.0 to 1.0) |")
