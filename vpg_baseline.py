@@ -200,7 +200,8 @@ def update(args, policy, value_function, optimizer, rollout):
     old_distribution = policy.distribution(obs)  # of the θ that collected
     objective = (old_distribution.log_prob(actions) * advantages).sum() / args.num_envs
     if args.entropy_coefficient:
-        objective += args.entropy_coefficient * old_distribution.entropy().mean()
+        entropy = old_distribution.entropy().sum() / args.num_envs
+        objective += args.entropy_coefficient * entropy
     gradient_step(args, optimizer, -objective, policy)  # optimisers minimise
 
     with torch.no_grad():  # what the update has made of the whole batch

@@ -260,8 +260,9 @@ def speed_table():
         "| --- | --- | --- | --- |",
     ]
     rows = read("speed_same_work.csv")
-    if (RESULTS / "speed_to_475.csv").exists():
-        rows += read("speed_to_475.csv")
+    for part in "whole_run", "to_475":
+        if (RESULTS / f"speed_{part}.csv").exists():
+            rows += read(f"speed_{part}.csv")
     for row in rows:
         count = row.get("pairs") or f"{row['seeds']} seeds"
         lines.append(
@@ -279,13 +280,20 @@ def start_table():
         "| process start to first step, as a multiple of `import torch, gymnasium` "
         f"| {min(ratios)} to {max(ratios)}, the five scripts' medians |"
     )
-    peaks = {
-        int(row["steps"]): row["peak_megabytes"] for row in read("speed_memory.csv")
-    }
-    first, last = min(peaks), max(peaks)
+    rows = {int(row["steps"]): row for row in read("speed_memory.csv")}
+    first, second, *_, last = sorted(rows)
+    peaks = [f"{rows[steps]['peak_megabytes']} MB" for steps in (first, last)]
     lines.append(
         f"| peak memory, `ppo_clip.py` after {first:,} and {last:,} steps "
-        f"| {peaks[first]} MB, {peaks[last]} MB |"
+        f"| {', '.join(peaks)} |"
+    )
+    *_, before, _ = sorted(rows)
+    late, early = (
+        float(rows[steps]["steps_per_processor_second"]) for steps in (last, second)
+    )
+    lines.append(
+        f"| its speed from {before:,} to {last:,} steps, as a multiple of that from "
+        f"{first:,} to {second:,} | {late / early:.2f} |"
     )
     return "\n".join(lines)
 

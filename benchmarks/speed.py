@@ -1,7 +1,7 @@
 """Measures speed: against Stable-Baselines3, against the bare environment, and inside.
 
     pip install stable-baselines3 "gymnasium[mujoco]"
-    python benchmarks/speed.py                    everything, about half an hour
+    python benchmarks/speed.py                    everything, about an hour and a half
     python benchmarks/speed.py --only same_work   one part: see PARTS
 
 Two things that are compared take turns, each time in a process of its own with one
@@ -63,6 +63,16 @@ SAME_WORK = {  # name: (script, our flags, environment, steps, peer, its argumen
         "PPO",
         {"n_envs": 1},
     ),
+}
+WHOLE_RUN = {
+    "PPO-Clip, HalfCheetah-v5, each with its defaults, a million steps": (
+        "ppo_clip",
+        "",
+        "HalfCheetah-v5",
+        1_000_000,
+        "PPO",
+        {"n_envs": 1},
+    )
 }
 CLEANRL = {  # the settings of CleanRL's PPO, in Stable-Baselines3's words
     "n_envs": 4,
@@ -304,10 +314,10 @@ def spread(values, digits=2):
     return [round(f(values), digits) for f in (statistics.median, min, max)]
 
 
-def same_work(pairs):
+def same_work(pairs, work=SAME_WORK):
     """Steps per second against Stable-Baselines3's."""
     rows = []
-    for name, (script, flags, env, steps, algorithm, settings) in SAME_WORK.items():
+    for name, (script, flags, env, steps, algorithm, settings) in work.items():
         flags = f"{flags} {AS_THEY}" if flags else flags
         ratios, speeds, memory = [], [], []
         for _ in range(pairs):
@@ -323,6 +333,11 @@ def same_work(pairs):
         print(rows[-1])
     header = "what ratio lowest highest pairs steps_per_second peer megabytes peer_mb"
     return header.split(), rows
+
+
+def whole_run(pairs):
+    """The same over a run of a million steps, about ten minutes a pair."""
+    return same_work(pairs, WHOLE_RUN)
 
 
 def to_475(pairs):
@@ -424,7 +439,7 @@ def scaling(pairs):
     return ["env", "axis", "value", "steps_per_second"], rows
 
 
-PARTS = [same_work, to_475, against_bare, start, memory, scaling]
+PARTS = [same_work, whole_run, to_475, against_bare, start, memory, scaling]
 CALLS = [
     ours,
     peer,

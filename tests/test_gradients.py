@@ -607,8 +607,12 @@ def test_the_policy_objective_does_not_reach_the_critic(script):
 
 @each_action_space
 @each_script
-def test_the_entropy_bonus_adds_the_gradient_of_the_mean_entropy(script, space):
-    """coefficient × ∇ mean H, with a plus: the bonus makes the policy more random."""
+def test_the_entropy_bonus_adds_the_gradient_of_the_entropy(script, space):
+    """coefficient × ∇H, with a plus: the bonus makes the policy more random.
+
+    H is summed or averaged over the steps as the objective is, so that a coefficient
+    weighs the same in all five: against one step's advantage.
+    """
     rollout = random_rollout(script, space)
     obs = torch.as_tensor(rollout.obs[:-1][rollout.valid])
     policy, value_function = networks(script, space)
@@ -625,6 +629,8 @@ def test_the_entropy_bonus_adds_the_gradient_of_the_mean_entropy(script, space):
     exact = finite_differences(entropy, policy)
     fresh = copy.deepcopy(value_function)  # vpg_baseline re-fits the other one
     without, _ = gradients(script, policy, fresh, rollout)
+    if script in WHOLE:  # (1/m) Σ_i Σ_t, not a mean over steps
+        exact *= rollout.valid.sum().item() / rollout.valid.shape[1]
     flags = {"entropy_coefficient": 0.7}
     found, _ = gradients(script, policy, value_function, rollout, **flags)
     torch.testing.assert_close(found - without, 0.7 * exact, rtol=1e-5, atol=1e-6)
