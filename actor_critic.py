@@ -190,7 +190,8 @@ def update(args, policy, value_function, optimizer, rollout):
     old_distribution = policy.distribution(obs)  # of the θ that collected
     objective = (old_distribution.log_prob(actions) * advantages).mean()
     if args.entropy_coefficient:
-        objective += args.entropy_coefficient * old_distribution.entropy().mean()
+        entropy = old_distribution.entropy().mean()
+        objective += args.entropy_coefficient * entropy
     value_loss = (value_function(obs) - targets).square().mean()
     loss = value_loss - objective  # no parameter is in both
     gradient_step(args, optimizer, loss, policy, value_function)
@@ -531,7 +532,7 @@ def parse_args(argv=None):
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
-    flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy in the objective")
+    flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy bonus")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
     flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")

@@ -506,7 +506,7 @@ def parse_args(argv=None):
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
-    flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy in the objective")
+    flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy bonus")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
     flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")

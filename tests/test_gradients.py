@@ -109,6 +109,7 @@ def arguments(script, rollout, **changes):
         "gamma": 0.9,
         "max_grad_norm": math.inf,
         "normalize_advantages": False,
+        "entropy_coefficient": 0.0,
         "baseline_epochs": 3,
         "epochs": 1,
         "minibatch_size": rollout.valid.size,
