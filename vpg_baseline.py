@@ -22,9 +22,6 @@ New against reinforce.py: the baseline. Step (2) uses it as it was before this b
 fitted first, b(s_t) would know the return of the very action that it is to judge.
 The factor γ^t of the exact gradient is left out, as in all known code. With --weight
 trajectory, R(τ) stands for G_t in (2) and (3).
-A small entropy bonus, Σ_t of π's entropy with --entropy-coefficient, is added to the
-objective (Williams and Peng 1991): while all returns are alike, Â_t is noise, and the
-policy would settle on any one action.
 
     python vpg_baseline.py
     python vpg_baseline.py --env Acrobot-v1 --total-steps 300_000 --optimizer sgd
@@ -540,7 +537,7 @@ def parse_args(argv=None):
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
-    flag("--entropy-coefficient", 0.01, weight, "weight of π's entropy bonus")
+    flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy bonus")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
     flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
