@@ -272,6 +272,23 @@ def speed_table():
     return "\n".join(lines)
 
 
+def limit_table():
+    """The Markdown table of how much faster the same work could be."""
+    lines = [
+        "| what | ours | the limit | a gradient step | compiled | networks alone |",
+        "| --- " * 6 + "|",
+    ]
+    for row in read("speed_limit.csv"):
+        times = (
+            f"{float(row[name]):,.0f} µs"
+            for name in ("step_us", "compiled_us", "networks_us")
+        )
+        lines.append(
+            f"| {row['what']} | {row['ratio']} | {row['limit']} | {' | '.join(times)} |"
+        )
+    return "\n".join(lines)
+
+
 def start_table():
     """The Markdown table of start-up time and memory."""
     lines = ["| what | measured |", "| --- | --- |"]
@@ -320,6 +337,7 @@ TABLES = {
     "learning table": learning_table,
     "order": order_table,
     "speed": speed_table,
+    "limit": limit_table,
     "where time goes": where_table,
     "start and memory": start_table,
 }

@@ -274,6 +274,64 @@ def memory_over_time(script, env, steps, marks):
     return rows
 
 
+def gradient_step(env, rows):
+    """Microseconds of a gradient step of PPO-Clip on so many rows, and of parts of it.
+
+    networks: what no PPO can do without, both networks forward and backward, and Adam.
+    compiled: the whole, with torch.compile on all that leads to the loss.
+    """
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # as on a first run
+    import torch
+
+    script = importlib.import_module("ppo_clip")
+    torch.set_num_threads(1)
+    torch.distributions.Distribution.set_default_validate_args(False)
+    args = script.parse_args(["--env", env, "--run-dir", "unused"])
+    envs = script.make_envs(args, 1)
+    policy = script.Policy(envs, args.hidden_sizes)
+    value_function = script.ValueFunction(envs, args.hidden_sizes)
+    parameters = [*policy.parameters(), *value_function.parameters()]
+    optimizer = torch.optim.Adam(parameters, 1e-5, eps=1e-5, fused=True)
+    obs = torch.randn(rows, envs.single_observation_space.shape[0])
+    distribution = policy.distribution(obs)
+    actions = distribution.sample()
+    old_log_probs = distribution.log_prob(actions).detach()
+    advantages, targets = torch.randn(2, rows)
+
+    def loss():  # as in update()
+        ratio = (policy.distribution(obs).log_prob(actions) - old_log_probs).exp()
+        objective = script.clipped_surrogate(ratio, advantages, args.clip_epsilon)
+        value_loss = (value_function(obs) - targets).square().mean()
+        return value_loss - objective.mean()
+
+    def networks():
+        optimizer.zero_grad()
+        (policy.network(obs).sum() + value_function(obs).sum()).backward()
+        optimizer.step()
+
+    compiled_loss = torch.compile(loss)
+    begin = time.perf_counter()
+    compiled_loss().backward()
+    compilation = time.perf_counter() - begin
+    both = args, optimizer, policy, value_function
+    kinds = {
+        "step": lambda: script.gradient_step(*both[:2], loss(), *both[2:]),
+        "compiled": lambda: script.gradient_step(*both[:2], compiled_loss(), *both[2:]),
+        "networks": networks,
+    }
+    seconds = {name: [] for name in kinds}
+    for _ in range(11):  # in turn; the first time is a warm-up
+        for name, step in kinds.items():
+            begin = time.perf_counter()
+            for _ in range(100):
+                step()
+            seconds[name].append((time.perf_counter() - begin) / 100)
+    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
+    return {name: 1e6 * value for name, value in medians.items()} | {
+        "compilation": compilation
+    }
+
+
 def start_up(script):
     """Everything up to the first step of the environment."""
     script = importlib.import_module(script)
@@ -366,6 +424,32 @@ def to_475(pairs):
     return header.split(), rows
 
 
+def limit(pairs):
+    """How fast the same work could be: the bare environment and the networks alone."""
+    rows = []
+    for name, (script, flags, env, steps, algorithm, settings) in SAME_WORK.items():
+        if algorithm != "PPO" or not flags:
+            continue
+        ratios, limits, costs = [], [], []
+        for _ in range(pairs):
+            mine = measure(ours, script, f"{flags} {AS_THEY}", env, steps)
+            theirs = measure(peer, algorithm, env, steps, settings)
+            alone = measure(bare, env, settings["n_envs"], steps)
+            cost = measure(gradient_step, env, settings["batch_size"])
+            updates = steps * settings["n_epochs"] / settings["batch_size"]
+            least = alone["seconds"] + updates * cost["networks"] / 1e6
+            a_step = theirs["seconds"] / theirs["steps"]
+            ratios.append(a_step * mine["steps"] / mine["seconds"])
+            limits.append(a_step * steps / least)
+            costs.append(cost)
+        medians = [round(statistics.median(c[k] for c in costs), 1) for k in costs[0]]
+        rows.append([name, *spread(ratios), *spread(limits), pairs, *medians])
+        print(rows[-1])
+    header = "what ratio lowest highest limit limit_lowest limit_highest pairs"
+    names = "step_us compiled_us networks_us compilation_seconds"
+    return [*header.split(), *names.split()], rows
+
+
 def against_bare(pairs):
     """Each script's speed as a share of the bare environment's, and where time goes."""
     rows = []
@@ -439,7 +523,7 @@ def scaling(pairs):
     return ["env", "axis", "value", "steps_per_second"], rows
 
 
-PARTS = [same_work, whole_run, to_475, against_bare, start, memory, scaling]
+PARTS = [same_work, whole_run, limit, to_475, against_bare, start, memory, scaling]
 CALLS = [
     ours,
     peer,
@@ -447,6 +531,7 @@ CALLS = [
     bare,
     where_time_goes,
     memory_over_time,
+    gradient_step,
     start_up,
 ]
 
