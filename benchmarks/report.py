@@ -112,11 +112,11 @@ def order_rows():
     """(script, environments, score, low, high) of the five scripts.
 
     A score is 0 at the environment's worst run of all and 1 at its best; it counts
-    environments that all five have finished.
+    environments that all five have finished on more than one seed.
     """
     scores = defaultdict(list)
     for of_env in final_returns().values():
-        if any(script not in of_env for script in OURS):
+        if any(len(of_env.get(script, [])) < 2 for script in OURS):
             continue
         everything = np.concatenate([of_env[script] for script in OURS])
         for script in OURS:
