@@ -102,3 +102,34 @@ def test_the_report_names_the_scripts_that_are_below_the_one_before_them(monkeyp
     table = report.learning_table().splitlines()
     assert table[2].startswith("| A | 1 | 1.0 | 2.0 | 1.5 |")
     assert table[3].startswith("| B | 2 | 1.0 (1.0 to 1.0) | 1.0 (1.0 to 1.0) |")
+
+
+def test_the_order_counts_environments_that_all_have_finished_on_several_seeds(
+    monkeypatch,
+):
+    pytest.importorskip("scipy")
+    pytest.importorskip("matplotlib")
+    report = importlib.import_module("report")
+    two, one = np.array([0.0, 0.0]), np.array([7.0])
+    toy = {
+        "counts": dict(zip(report.OURS, [two, two + 1, two + 2, two + 3, two + 4])),
+        "one seed of one": dict.fromkeys(report.OURS, two) | {"ppo_clip": one},
+        "one is missing": dict.fromkeys(report.OURS[:4], two),
+    }
+    monkeypatch.setattr(report, "final_returns", lambda: toy)
+    scores = {
+        script: (count, score) for script, count, score, *_ in report.order_rows()
+    }
+    assert list(scores.values()) == [(1, 0), (1, 0.25), (1, 0.5), (1, 0.75), (1, 1)]
+    assert list(scores) == report.OURS
+
+
+def test_the_table_of_the_limit_says_what_its_file_says(monkeypatch):
+    pytest.importorskip("scipy")
+    pytest.importorskip("matplotlib")
+    report = importlib.import_module("report")
+    row = {"what": "A", "ratio": "2.4", "limit": "5.0", "compilation_seconds": "11.2"}
+    row |= {"step_us": "1124.4", "compiled_us": "863.4", "networks_us": "657.3"}
+    monkeypatch.setattr(report, "read", {"speed_limit.csv": [row]}.get)
+    *_, line = report.limit_table().splitlines()
+    assert line == "| A | 2.4 | 5.0 | 1,124 µs | 863 µs | 657 µs | 11 s |"
