@@ -10,7 +10,8 @@ Gradient: ĝ = mean over the batch of ∇ log π_θ(a_t|s_t) Â_t, Â_t = R̂_t 
     for k = 0, 1, 2, ... do
         (1) collect a set of partial trajectories D_k with policy π_k = π(θ_k)
         (2) estimate Â_t and R̂_t = Â_t + V(s_t), n-step or λ-weighted
-        (3) one step of θ along ĝ, and one of V down the gradient of (V(s_t) - R̂_t)²
+        (3) re-fit the critic, by some steps down the gradient of Σ_t (V(s_t) - R̂_t)²
+        (4) one step of θ along ĝ
     end for
 
     π_θ(a|s), π_k   policy.distribution(obs), old_distribution
@@ -20,8 +21,8 @@ Gradient: ĝ = mean over the batch of ∇ log π_θ(a_t|s_t) Â_t, Â_t = R̂_t 
 
 New against vpg_baseline.py: targets bootstrap with V, so trajectories may be partial:
 less variance for some bias, and an update every few steps. The baseline has become a
-critic that moves a step at a time with the policy (Mnih et al. 2016; Schulman et al.
-2016). The factor γ^t of the exact gradient is left out, as in all known code.
+critic, which estimates what has not been seen (Mnih et al. 2016; Schulman et al. 2016).
+The factor γ^t of the exact gradient is left out, as in all known code.
 
     python actor_critic.py
     python actor_critic.py --env Pendulum-v1 --total-steps 300_000 --n-steps 5
@@ -165,7 +166,7 @@ def collect_rollout(args, envs, policy, obs, done):
 
 
 def update(args, policy, value_function, optimizer, rollout):
-    """(2) and (3) on the rollout's B valid rows; returns the scalars to log."""
+    """Learn from the rollout's B valid rows; returns the scalars to log."""
     valid = rollout.valid
     obs = to_tensor(rollout.obs, args)[:-1][valid]  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
@@ -175,9 +176,8 @@ def update(args, policy, value_function, optimizer, rollout):
 
     # (2) the advantages, and from them the critic's targets
     data = rollout.rewards, values, rollout.terminated, rollout.done
-    if args.n_steps is None:
-        advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
-    else:
+    advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
+    if args.n_steps is not None:
         advantages = n_step_returns(*data, args.gamma, args.n_steps) - values[:-1]
     targets = (advantages + values[:-1])[valid]
     fit = explained_variance(values[:-1][valid], targets)
@@ -186,15 +186,18 @@ def update(args, policy, value_function, optimizer, rollout):
         advantages = normalize(advantages)
     advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
 
-    # (3) one step: after it the policy is not the π_k any more that collected D_k
+    # (3) re-fit the critic
+    for _ in range(args.critic_epochs):
+        value_loss = (value_function(obs) - targets).square().mean()
+        gradient_step(args, optimizer, value_loss, value_function)
+
+    # (4) one step of the policy
     old_distribution = policy.distribution(obs)  # of the θ that collected
     objective = (old_distribution.log_prob(actions) * advantages).mean()
     if args.entropy_coefficient:
         entropy = old_distribution.entropy().mean()
         objective += args.entropy_coefficient * entropy
-    value_loss = (value_function(obs) - targets).square().mean()
-    loss = value_loss - objective  # no parameter is in both
-    gradient_step(args, optimizer, loss, policy, value_function)
+    gradient_step(args, optimizer, -objective, policy)  # optimisers minimise
 
     with torch.no_grad():  # what the update has made of the whole batch
         distribution = policy.distribution(obs)
@@ -528,17 +531,18 @@ def parse_args(argv=None):
     flag("--watch", None, str, "only evaluate, in a window", metavar="CHECKPOINT")
     flag("--video", None, str, "record the evaluation", metavar="DIR")
     flag("--gamma", 0.99, fraction, "γ, discount")
-    flag("--learning-rate", 3e-3, weight, "α, step size")
+    flag("--learning-rate", 2.5e-3, weight, "α, step size")
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
-    flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy bonus")
+    flag("--entropy-coefficient", 0.01, weight, "weight of π's entropy bonus")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
     flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
     flag("--rollout-steps", 32, number(int, 2), "T, steps of each copy in D_k")
+    flag("--critic-epochs", 10, count, "passes over D_k to re-fit V")
     flag("--n-steps", None, number(float, 1), "n of R̂^(n), or inf; None: λ-weighted")
-    flag("--gae-lambda", 0.95, fraction, "λ: 0 is TD, 1 is Monte Carlo")
+    flag("--gae-lambda", 0.98, fraction, "λ: 0 is TD, 1 is Monte Carlo")
     args = parser.parse_args(argv)
     checkpoint = args.resume or args.evaluate or args.watch
     if checkpoint:

@@ -183,12 +183,12 @@ def adapt_beta(beta, kl, target_kl):
 
 
 def update(args, policy, value_function, optimizer, rollout, beta):
-    """(2) and (3) on the rollout's B valid rows; returns the scalars to log."""
+    """Learn from the rollout's B valid rows; returns the scalars to log."""
     valid = rollout.valid
     obs = to_tensor(rollout.obs, args)[:-1][valid]  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
     with torch.no_grad():  # constants in the gradient
-        old_policy = copy.deepcopy(policy)
+        old_policy = copy.deepcopy(policy).requires_grad_(False)
         old_distribution = old_policy.distribution(obs)
         old_log_probs = old_distribution.log_prob(actions)  # (B,)
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
@@ -213,9 +213,7 @@ def update(args, policy, value_function, optimizer, rollout, beta):
         for s, a, old_log_prob, advantage, target in minibatches:
             distribution = policy.distribution(s)
             ratio = (distribution.log_prob(a) - old_log_prob).exp()  # r_t(θ)
-            with torch.no_grad():
-                old = old_policy.distribution(s)
-            kl = kl_divergence(old, distribution).mean()  # D̄_KL(θ‖θ_k)
+            kl = kl_divergence(old_policy.distribution(s), distribution).mean()
             objective = surrogate(ratio, advantage).mean() - beta * kl
             if args.entropy_coefficient:
                 entropy = distribution.entropy().mean()

@@ -155,7 +155,7 @@ def collect_trajectories(args, envs, policy, seed):
 
 
 def update(args, policy, optimizer, rollout):
-    """(2) and (3) on the rollout's B valid rows; returns the scalars to log."""
+    """Learn from the rollout's B valid rows; returns the scalars to log."""
     valid = rollout.valid
     obs = to_tensor(rollout.obs, args)[:-1][valid]  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)

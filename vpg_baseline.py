@@ -170,7 +170,7 @@ def collect_trajectories(args, envs, policy, seed):
 
 
 def update(args, policy, value_function, optimizer, rollout):
-    """(2) to (4) on the rollout's B valid rows; returns the scalars to log."""
+    """Learn from the rollout's B valid rows; returns the scalars to log."""
     valid = rollout.valid
     obs = to_tensor(rollout.obs, args)[:-1][valid]  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)

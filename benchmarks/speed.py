@@ -49,7 +49,7 @@ SAME_WORK = {  # name: (script, our flags, environment, steps, peer, its argumen
     ),
     "Actor-critic, CartPole-v1, 4 × 5, against A2C": (
         "actor_critic",
-        "--num-envs 4 --rollout-steps 5",
+        "--num-envs 4 --rollout-steps 5 --critic-epochs 1",
         "CartPole-v1",
         20_000,
         "A2C",

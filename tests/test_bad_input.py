@@ -256,6 +256,7 @@ NONSENSE = {
     "--max-grad-norm": NOT_WEIGHTS,
     "--entropy-coefficient": NOT_WEIGHTS,
     "--baseline-epochs": NOT_COUNTS,
+    "--critic-epochs": NOT_COUNTS,
     "--baseline-learning-rate": NOT_WEIGHTS,
     "--rollout-steps": NOT_COUNTS,
     "--n-steps": ["0", "-1", "1.5", "0.5", "nan", "many", ""],

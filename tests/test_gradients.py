@@ -111,6 +111,7 @@ def arguments(script, rollout, **changes):
         "normalize_advantages": False,
         "entropy_coefficient": 0.0,
         "baseline_epochs": 3,
+        "critic_epochs": 1,
         "epochs": 1,
         "minibatch_size": rollout.valid.size,
     }
@@ -132,6 +133,24 @@ def parameters_of(script, policy, value_function):
     return [*policy.parameters(), *value_function.parameters()]
 
 
+class KeepsGradients(torch.optim.SGD):
+    """SGD that leaves each parameter's last gradient where it was.
+
+    A second step, of another network, has cleared the first one's.
+    """
+
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, lr)
+        self.last = {}
+
+    def step(self):
+        super().step()
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.grad is None:
+                parameter.grad = self.last.get(parameter)
+            self.last[parameter] = parameter.grad
+
+
 def ascent(network):
     """ĝ as one vector: minus the gradient of the loss."""
     return -torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
@@ -140,7 +159,7 @@ def ascent(network):
 def gradients(script, policy, value_function, rollout, **changes):
     """What update() leaves as the gradient of the policy and of the critic."""
     args = arguments(script, rollout, **changes)
-    stay = torch.optim.SGD(parameters_of(script, policy, value_function), lr=0.0)
+    stay = KeepsGradients(parameters_of(script, policy, value_function), lr=0.0)
     call_update(args, script, policy, value_function, stay, rollout)
     if script is reinforce:
         return ascent(policy), None
@@ -409,6 +428,32 @@ def test_the_actor_critic_takes_the_mean_over_valid_rows(
     assert_equal(found[1], slow_critic)
 
 
+def test_the_critic_takes_its_steps_one_after_the_other_towards_the_same_targets():
+    """R̂ stays what it was before the first step; the policy takes one step alone."""
+    rollout = random_rollout(actor_critic)
+    policy, critic = networks(actor_critic)
+    B, slow_critic = rollout.valid.sum(), copy.deepcopy(critic)
+    targets = slow_targets(rollout, all_values(critic, rollout), gamma=0.9, lam=0.8)
+    for _ in range(4):
+        gradient = 0.0
+        for row in targets:
+            error = (value(slow_critic, rollout, *row) - targets[row]) ** 2
+            gradient += gradient_of(error, slow_critic) / B
+        with torch.no_grad():
+            vector = torch.nn.utils.parameters_to_vector(slow_critic.parameters())
+            moved = vector - 0.125 * gradient
+            torch.nn.utils.vector_to_parameters(moved, slow_critic.parameters())
+    start = torch.nn.utils.parameters_to_vector(policy.parameters()).detach()
+    optimizer = KeepsGradients(parameters_of(actor_critic, policy, critic), lr=0.125)
+    args = arguments(actor_critic, rollout, critic_epochs=4, gae_lambda=0.8)
+    call_update(args, actor_critic, policy, critic, optimizer, rollout)
+    for found, expected in zip(critic.parameters(), slow_critic.parameters()):
+        assert_equal(found, expected)
+    step = torch.nn.utils.parameters_to_vector(policy.parameters()) - start
+    assert_equal(step, 0.125 * ascent(policy))
+    assert step.norm() > 0.01
+
+
 # PPO: at θ = θ_k the ratio is 1 and ∇KL is 0; so the first step is the actor-critic's.
 
 
@@ -661,7 +706,7 @@ def test_sgd_moves_the_parameters_by_learning_rate_times_gradient(script):
     policy, critic = networks(script)
     start = torch.nn.utils.parameters_to_vector(parameters_of(script, policy, critic))
     args = arguments(script, rollout)
-    optimizer = torch.optim.SGD(parameters_of(script, policy, critic), lr=0.125)
+    optimizer = KeepsGradients(parameters_of(script, policy, critic), lr=0.125)
     call_update(args, script, policy, critic, optimizer, rollout)
     moved = torch.nn.utils.parameters_to_vector(parameters_of(script, policy, critic))
     step = ascent(policy)

@@ -60,7 +60,7 @@ PPO = ["--rollout-steps", "--gae-lambda", "--epochs", "--minibatch-size"]
 OWN_FLAGS = {
     "reinforce": TRAJECTORIES,
     "vpg_baseline": TRAJECTORIES + ["--baseline-epochs", "--baseline-learning-rate"],
-    "actor_critic": ["--rollout-steps", "--n-steps", "--gae-lambda"],
+    "actor_critic": ["--rollout-steps", "--critic-epochs", "--n-steps", "--gae-lambda"],
     "ppo_kl": PPO + ["--beta", "--target-kl"],
     "ppo_clip": PPO + ["--clip-epsilon"],
 }

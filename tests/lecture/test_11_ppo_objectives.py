@@ -14,6 +14,7 @@ step, to a given θ, and none after it; what remains is the second epoch's gradi
 
 import copy
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -79,6 +80,11 @@ def real_batch(actions):
     return reinforce.Rollout(obs, *fields, episodes=[], steps=int(valid.sum()))
 
 
+def keep(last, parameter):
+    """Its gradient into last: the next step, of the other network, clears it."""
+    last[parameter] = parameter.grad
+
+
 @pytest.mark.parametrize("actions", ["discrete", "continuous"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_C13_the_first_gradient_of_both_PPOs_is_the_actor_critics_on_the_same_batch(
@@ -98,10 +104,12 @@ def test_C13_the_first_gradient_of_both_PPOs_is_the_actor_critics_on_the_same_ba
         args.normalize_advantages = normalize
         mine, values = copy.deepcopy(policy), copy.deepcopy(critic)
         parameters = [*mine.parameters(), *values.parameters()]
-        stay = torch.optim.SGD(parameters, lr=0.0)
+        stay, last = torch.optim.SGD(parameters, lr=0.0), {}
+        for p in parameters:
+            p.register_post_accumulate_grad_hook(partial(keep, last))
         beta = [1.0] if script is ppo_kl else []
         script.update(args, mine, values, stay, real_batch(actions), *beta)
-        gradients[script] = [p.grad.numpy() for p in parameters]
+        gradients[script] = [last[p].numpy() for p in parameters]
     assert max(np.abs(g).max() for g in gradients[actor_critic]) > 0.01
     for script in ppo_kl, ppo_clip:
         for theirs, reference in zip(gradients[script], gradients[actor_critic]):

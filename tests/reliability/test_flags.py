@@ -40,7 +40,11 @@ PPO = {"--epochs": (["1", "3"], ["0"]), "--minibatch-size": (["1", "64"], ["0"])
 OWN = {
     "reinforce": WHOLE,
     "vpg_baseline": WHOLE | BASELINE,
-    "actor_critic": PARTIAL | {"--n-steps": (["1", "3", "inf"], ["0.5", "1.5"])},
+    "actor_critic": PARTIAL
+    | {
+        "--critic-epochs": (["1", "3"], ["0"]),
+        "--n-steps": (["1", "3", "inf"], ["0.5", "1.5"]),
+    },
     "ppo_kl": PARTIAL
     | PPO
     | {
