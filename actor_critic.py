@@ -186,7 +186,7 @@ def update(args, policy, value_function, optimizer, rollout):
         advantages = normalize(advantages)
     advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
 
-    # (3) re-fit the critic
+    # (3) re-fit the critic: what it gets wrong is the bias of the next Â
     for _ in range(args.critic_epochs):
         value_loss = (value_function(obs) - targets).square().mean()
         gradient_step(args, optimizer, value_loss, value_function)
