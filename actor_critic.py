@@ -10,7 +10,7 @@ Gradient: ĝ = mean over the batch of ∇ log π_θ(a_t|s_t) Â_t, Â_t = R̂_t 
     for k = 0, 1, 2, ... do
         (1) collect a set of partial trajectories D_k with policy π_k = π(θ_k)
         (2) estimate Â_t and R̂_t = Â_t + V(s_t), n-step or λ-weighted
-        (3) re-fit the critic, by some steps down the gradient of Σ_t (V(s_t) - R̂_t)²
+        (3) re-fit the critic, by some steps that minimise the mean of (V(s_t) - R̂_t)²
         (4) one step of θ along ĝ
     end for
 
@@ -22,6 +22,7 @@ Gradient: ĝ = mean over the batch of ∇ log π_θ(a_t|s_t) Â_t, Â_t = R̂_t 
 New against vpg_baseline.py: targets bootstrap with V, so trajectories may be partial:
 less variance for some bias, and an update every few steps. The baseline has become a
 critic, which estimates what has not been seen (Mnih et al. 2016; Schulman et al. 2016).
+From the former's section 4, by default, comes a small bonus on the entropy of π.
 The factor γ^t of the exact gradient is left out, as in all known code.
 
     python actor_critic.py

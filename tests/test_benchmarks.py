@@ -129,7 +129,12 @@ def test_the_table_of_the_limit_says_what_its_file_says(monkeypatch):
     pytest.importorskip("matplotlib")
     report = importlib.import_module("report")
     row = {"what": "A", "ratio": "2.4", "limit": "5.0", "compilation_seconds": "11.2"}
-    row |= {"step_us": "1124.4", "compiled_us": "863.4", "networks_us": "657.3"}
+    row |= {
+        "pairs": "2",
+        "step_us": "1124.4",
+        "compiled_us": "863.4",
+        "networks_us": "657.3",
+    }
     monkeypatch.setattr(report, "read", {"speed_limit.csv": [row]}.get)
     *_, line = report.limit_table().splitlines()
-    assert line == "| A | 2.4 | 5.0 | 1,124 µs | 863 µs | 657 µs | 11 s |"
+    assert line == "| A | 2.4 | 5.0 | 1,124 µs | 863 µs | 657 µs | 11 s | 2 |"
