@@ -20,6 +20,7 @@ Gradient: Σ_t r_t(θ) Â_t ∇ log π_θ(a_t|s_t), without the steps whose rati
 
 New against ppo_kl.py: the minimum with the clipped ratio replaces the KL penalty, and
 with the penalty go β, δ and the adaptation of β (Schulman et al. 2017, section 3).
+From that paper's eq. 9 comes, by default, a small bonus on the entropy of π.
 
     python ppo_clip.py
     python ppo_clip.py --env HalfCheetah-v5 --total-steps 1_000_000
@@ -545,7 +546,7 @@ def parse_args(argv=None):
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
-    flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy bonus")
+    flag("--entropy-coefficient", 0.01, weight, "weight of π's entropy bonus")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
     flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
