@@ -26,9 +26,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SCRIPTS = ["reinforce", "vpg_baseline", "actor_critic", "ppo_kl", "ppo_clip"]
-# as the peer does: no normalisation, and no checkpoint before the end
+# as the peer does: no normalisation, no entropy bonus, no checkpoint before the end
 AS_THEY = (
-    "--no-normalize-observations --no-normalize-rewards --checkpoint-every 9999999"
+    "--no-normalize-observations --no-normalize-rewards --entropy-coefficient 0 "
+    "--checkpoint-every 9999999"
 )
 SAME_WORK = {  # name: (script, our flags, environment, steps, peer, its arguments)
     "PPO-Clip, CartPole-v1, 4 × 128, 4 epochs × 4 minibatches": (
