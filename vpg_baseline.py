@@ -337,15 +337,17 @@ def make_envs(args, num_envs, training=True, **kwargs):
         envs = wrappers.NormalizeReward(envs, args.gamma)
         statistics["return"] = envs.return_rms
         envs = wrappers.TransformReward(envs, lambda reward: reward.clip(-10, 10))
-    # The environment gets Box actions stretched from [-1, 1] to its bounds and clipped;
+    # The environment gets Box actions clipped to [-1, 1] and stretched to its bounds;
     # the rollout keeps them as they were sampled: log π belongs to those.
     if isinstance(actions, Discrete):
-        envs = wrappers.TransformAction(envs, lambda action: action + actions.start)
-    elif actions.is_bounded():
-        one = actions.dtype.type(1)
-        envs = wrappers.RescaleAction(envs, -one, one)
-    if isinstance(actions, Box):
-        envs = wrappers.ClipAction(envs)
+        envs = wrappers.TransformAction(envs, lambda a: a + actions.start)
+    else:
+        low, high = actions.low, actions.high
+        if actions.is_bounded():
+            middle, half = (high + low) / 2, (high - low) / 2
+            envs = wrappers.TransformAction(envs, lambda a: middle + half * a)
+            low, high = -1, 1
+        envs = wrappers.TransformAction(envs, lambda a: a.clip(low, high))
     envs.statistics = statistics
     return envs
 
@@ -388,13 +390,17 @@ def log(writer, bar, state, history, episodes, scalars):
         scalars["rollout/episode_length"] = mean_length
         text = f"return {mean_return:.1f}, KL {scalars['train/kl']:.4f}"
         bar.set_postfix_str(text, refresh=False)  # the bar knows when it is time
+    before = bar.n
     bar.update(min(state["steps"], bar.total) - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
+    # at most 1,000 points a curve: TensorBoard shows no more, and writing takes time
+    due = 1000 * bar.n // bar.total > 1000 * before // bar.total
     for name, value in scalars.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is {value}. Try a lower --learning-rate")
-        writer.add_scalar(name, value, state["steps"])
+        if due:
+            writer.add_scalar(name, value, state["steps"])
 
 
 def save_checkpoint(args, envs, parts, state):

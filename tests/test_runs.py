@@ -419,6 +419,18 @@ def test_tensorboard_shows_the_scalars_that_belong_to_the_script(script, env, fi
         assert all(-17 * 40 < total < 0 for total in returns)  # a cost up to 16.3
 
 
+def test_a_curve_has_a_thousand_points_at_most_and_one_at_the_end(tmp_path):
+    """As many as TensorBoard shows, evenly over a run of 1,500 iterations or more."""
+    more = ["--num-envs", "1", "--rollout-steps", "2", "--total-steps", "3000"]
+    actor_critic.train(arguments(actor_critic, "CartPole-v1", tmp_path, *more))
+    state = checkpoint(tmp_path)["state"]
+    assert state["iteration"] >= 1500
+    for points in curves(tmp_path).values():
+        steps = [step for step, _ in points]
+        assert 900 <= len(steps) <= 1000 and steps[-1] == state["steps"]
+        assert max(np.diff(steps)) <= 3 + 2  # a thousandth of the run, and an iteration
+
+
 @every_script
 def test_tensorboard_shows_the_arguments_and_the_versions_as_text(script, finished):
     run_dir, _ = finished[script, "Pendulum-v1"]
@@ -493,7 +505,8 @@ def test_a_signal_saves_the_run_and_resuming_goes_on_from_there(number, tmp_path
     """Exit code 130 or 143, as a shell would report; and the command to go on."""
     run_dir = tmp_path / "run"
     given = flags(ppo_clip, "CartPole-v1", run_dir)
-    given += ["--total-steps", "100_000_000", "--checkpoint-every", "1"]
+    # seconds of training, and every iteration is longer than a thousandth of it
+    given += ["--total-steps", "80_000", "--checkpoint-every", "1"]
     process = subprocess.Popen(
         [sys.executable, "ppo_clip.py", *given],
         cwd=ROOT,
