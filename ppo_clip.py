@@ -403,8 +403,9 @@ def log(writer, bar, state, history, episodes, scalars):
     bar.update(min(state["steps"], bar.total) - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
-    # at most 1,000 points a curve: TensorBoard shows no more, and writing takes time
-    due = 1000 * bar.n // bar.total > 1000 * before // bar.total
+    # TensorBoard shows 1,000 points of a curve: to write many more would only take time
+    spacing = min(max(1, bar.total // 1000), 1000)
+    due = bar.n // spacing > before // spacing or bar.n == bar.total
     for name, value in scalars.items():
         if not math.isfinite(value):
             raise FloatingPointError(f"{name} is {value}. Try a lower --learning-rate")

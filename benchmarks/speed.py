@@ -52,7 +52,7 @@ SAME_WORK = {  # name: (script, our flags, environment, steps, peer, its argumen
         "actor_critic",
         "--num-envs 4 --rollout-steps 5 --critic-epochs 1",
         "CartPole-v1",
-        20_000,
+        100_000,
         "A2C",
         {"n_envs": 4, "n_steps": 5},
     ),

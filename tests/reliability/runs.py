@@ -4,6 +4,7 @@ import contextlib
 import io
 import signal
 
+import faulty  # noqa: F401  registers Faulty-v0
 import pytest
 
 import actor_critic
