@@ -34,7 +34,8 @@ AS_THEY = (
 SAME_WORK = {  # name: (script, our flags, environment, steps, peer, its arguments)
     "PPO-Clip, CartPole-v1, 4 × 128, 4 epochs × 4 minibatches": (
         "ppo_clip",
-        "--num-envs 4 --rollout-steps 128 --epochs 4 --minibatch-size 128",
+        "--num-envs 4 --rollout-steps 128 --epochs 4 --minibatch-size 128 "
+        "--learning-rate 3e-4",
         "CartPole-v1",
         50_000,
         "PPO",
@@ -42,7 +43,8 @@ SAME_WORK = {  # name: (script, our flags, environment, steps, peer, its argumen
     ),
     "PPO-Clip, HalfCheetah-v5, 1 × 2048, 10 epochs × 32 minibatches": (
         "ppo_clip",
-        "--num-envs 1 --rollout-steps 2048 --epochs 10 --minibatch-size 64",
+        "--num-envs 1 --rollout-steps 2048 --epochs 10 --minibatch-size 64 "
+        "--learning-rate 3e-4",
         "HalfCheetah-v5",
         20_480,
         "PPO",
