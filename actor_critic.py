@@ -42,6 +42,7 @@ import zipfile
 from collections import namedtuple
 from contextlib import suppress
 from functools import partial
+from inspect import unwrap
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # NumPy: threads wait more than they help
@@ -223,6 +224,16 @@ def gradient_step(args, optimizer, loss, *networks):
     optimizer.step()
 
 
+class Adam(torch.optim.Adam):
+    """torch.optim.Adam whose methods don't load torch.compile: it takes a second."""
+
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = unwrap(torch.optim.Adam.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+    state_dict = unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
+
+
 def train(args, stop=()):
     """The loop over k, until args.total_steps or until something is put into stop.
 
@@ -235,7 +246,7 @@ def train(args, stop=()):
     policy = Policy(envs, args.hidden_sizes).to(args.device)
     value_function = ValueFunction(envs, args.hidden_sizes).to(args.device)
     parameters = [*policy.parameters(), *value_function.parameters()]
-    optimizer = torch.optim.Adam(parameters, args.learning_rate, eps=1e-5, fused=True)
+    optimizer = Adam(parameters, args.learning_rate, eps=1e-5, fused=True)
     parts = {"policy": policy, "value_function": value_function, "optimizer": optimizer}
     state = {"iteration": 0, "steps": 0, "episodes": []}
     if args.resume:

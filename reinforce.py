@@ -38,6 +38,7 @@ import zipfile
 from collections import namedtuple
 from contextlib import suppress
 from functools import partial
+from inspect import unwrap
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # NumPy: threads wait more than they help
@@ -197,6 +198,16 @@ def gradient_step(args, optimizer, loss, *networks):
     optimizer.step()
 
 
+class Adam(torch.optim.Adam):
+    """torch.optim.Adam whose methods don't load torch.compile: it takes a second."""
+
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = unwrap(torch.optim.Adam.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+    state_dict = unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
+
+
 def train(args, stop=()):
     """The loop over k, until args.total_steps or until something is put into stop.
 
@@ -207,7 +218,7 @@ def train(args, stop=()):
     torch.distributions.Distribution.set_default_validate_args(False)  # log() checks
     envs = make_envs(args, args.num_envs)
     policy = Policy(envs, args.hidden_sizes).to(args.device)
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[args.optimizer]
+    kind = {"adam": Adam, "sgd": torch.optim.SGD}[args.optimizer]
     optimizer = kind(policy.parameters(), args.learning_rate, fused=True)
     parts = {"policy": policy, "optimizer": optimizer}
     state = {"iteration": 0, "steps": 0, "episodes": []}

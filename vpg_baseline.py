@@ -40,6 +40,7 @@ import zipfile
 from collections import namedtuple
 from contextlib import suppress
 from functools import partial
+from inspect import unwrap
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # NumPy: threads wait more than they help
@@ -191,7 +192,7 @@ def update(args, policy, value_function, optimizer, rollout):
     advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
 
     # (3) re-fit the baseline
-    refit = torch.optim.Adam(value_function.parameters(), args.baseline_learning_rate)
+    refit = Adam(value_function.parameters(), args.baseline_learning_rate)
     for _ in range(args.baseline_epochs):
         value_loss = (value_function(obs) - targets).square().mean()
         gradient_step(args, refit, value_loss, value_function)
@@ -227,6 +228,16 @@ def gradient_step(args, optimizer, loss, *networks):
     optimizer.step()
 
 
+class Adam(torch.optim.Adam):
+    """torch.optim.Adam whose methods don't load torch.compile: it takes a second."""
+
+    add_param_group = unwrap(torch.optim.Adam.add_param_group)
+    zero_grad = unwrap(torch.optim.Adam.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+    state_dict = unwrap(torch.optim.Adam.state_dict)
+    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
+
+
 def train(args, stop=()):
     """The loop over k, until args.total_steps or until something is put into stop.
 
@@ -238,7 +249,7 @@ def train(args, stop=()):
     envs = make_envs(args, args.num_envs)
     policy = Policy(envs, args.hidden_sizes).to(args.device)
     value_function = ValueFunction(envs, args.hidden_sizes).to(args.device)
-    kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[args.optimizer]
+    kind = {"adam": Adam, "sgd": torch.optim.SGD}[args.optimizer]
     optimizer = kind(policy.parameters(), args.learning_rate, fused=True)
     parts = {"policy": policy, "value_function": value_function, "optimizer": optimizer}
     state = {"iteration": 0, "steps": 0, "episodes": []}

@@ -3,14 +3,16 @@
     pip install matplotlib scipy
     python benchmarks/report.py
 
-What counts is the return of the last 100 training episodes: its interquartile mean over
-the seeds with a 95 % bootstrap interval, as Agarwal et al. (2021) advise. Both are
-SciPy's. A group's figure has the learning curves of all scripts and of the peers, with
-the band from the lowest seed to the highest. results/seeds.md has every seed's value.
+What counts is the return of the last 100 training episodes, and that of 100 episodes of
+the trained policy's most probable actions: the interquartile mean over the seeds with a
+95 % bootstrap interval, as Agarwal et al. (2021) advise. Both are SciPy's. A group's
+figure has the learning curves of all scripts and of the peers, with the band from the
+lowest seed to the highest. results/seeds.md has every seed's value.
 """
 
 import csv
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -33,6 +35,7 @@ STYLES = {  # script: (name, color, line)
     "sb3_a2c": ("Stable-Baselines3, A2C", "#8c564b", ":"),
 }
 OURS = list(STYLES)[:5]
+TRAINING, EVALUATION = "last_100_episodes", "evaluation_mean"  # columns of runs.csv
 BARE = ["env", "script", "share", "lowest", "highest", "pairs"]  # the rest is inside
 
 
@@ -64,12 +67,12 @@ def with_interval(*samples):
     return mean, interval.low, interval.high
 
 
-def final_returns():
+def final_returns(column=TRAINING):
     """{environment: {script: array over seeds}}, in the order of GROUPS and STYLES."""
     found = defaultdict(lambda: defaultdict(dict))
     for row in read("runs.csv"):
         seeds = found[row["env"]][row["script"]]
-        seeds[int(row["seed"])] = float(row["last_100_episodes"])
+        seeds[int(row["seed"])] = float(row[column])
     return {
         env: {
             script: np.array([value for _, value in sorted(found[env][script].items())])
@@ -87,9 +90,9 @@ def digits(values):
     return 0 if np.abs(values).max() >= 1000 else 1
 
 
-def learning_table():
+def learning_table(column=TRAINING):
     """The Markdown table of all finished runs: environments down, scripts across."""
-    returns = final_returns()
+    returns = final_returns(column)
     names = " | ".join(name for name, _, _ in STYLES.values())
     lines = [f"| environment | seeds | {names} |", "| --- " * (2 + len(STYLES)) + "|"]
     for env, of_env in returns.items():
@@ -158,17 +161,24 @@ def exceptions():
 
 
 def seeds_page():
-    """A Markdown page with every seed's value."""
-    lines = ["# Every seed's return of the last 100 training episodes", ""]
+    """A Markdown page with every seed's values."""
+    lines = ["# Every seed's returns", ""]
     lines += ["Made by `python benchmarks/report.py`; seed 0 comes first.", ""]
-    lines += ["| environment | script | mean | returns |", "| --- " * 4 + "|"]
-    for env, of_env in final_returns().items():
-        for script, values in of_env.items():
-            d = digits(values)
-            text = ", ".join(f"{value:.{d}f}" for value in values)
-            mean = f"{values.mean():.{d}f}"
-            lines.append(f"| {env} | {STYLES[script][0]} | {mean} | {text} |")
-    return "\n".join(lines) + "\n"
+    titles = {
+        TRAINING: "Mean of the last 100 training episodes",
+        EVALUATION: "Mean of 100 episodes of the policy's most probable actions",
+    }
+    for column, title in titles.items():
+        lines += [f"## {title}", ""]
+        lines += ["| environment | script | mean | returns |", "| --- " * 4 + "|"]
+        for env, of_env in final_returns(column).items():
+            for script, values in of_env.items():
+                d = digits(values)
+                text = ", ".join(f"{value:.{d}f}" for value in values)
+                mean = f"{values.mean():.{d}f}"
+                lines.append(f"| {env} | {STYLES[script][0]} | {mean} | {text} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def learning_figures():
@@ -337,6 +347,7 @@ def where_table():
 
 TABLES = {
     "learning table": learning_table,
+    "evaluation table": partial(learning_table, EVALUATION),
     "order": order_table,
     "speed": speed_table,
     "limit": limit_table,

@@ -294,7 +294,7 @@ def gradient_step(env, rows):
     policy = script.Policy(envs, args.hidden_sizes)
     value_function = script.ValueFunction(envs, args.hidden_sizes)
     parameters = [*policy.parameters(), *value_function.parameters()]
-    optimizer = torch.optim.Adam(parameters, 1e-5, eps=1e-5, fused=True)
+    optimizer = script.Adam(parameters, 1e-5, eps=1e-5, fused=True)
     obs = torch.randn(rows, envs.single_observation_space.shape[0])
     distribution = policy.distribution(obs)
     actions = distribution.sample()

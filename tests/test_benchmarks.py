@@ -97,11 +97,32 @@ def test_the_report_names_the_scripts_that_are_below_the_one_before_them(monkeyp
         env: {script: np.array(values) for script, values in of_env.items()}
         for env, of_env in toy.items()
     }
-    monkeypatch.setattr(report, "final_returns", lambda: toy)
+    monkeypatch.setattr(report, "final_returns", lambda *column: toy)
     assert report.exceptions() == ["on A `actor_critic.py`", "on C `ppo_clip.py`"]
     table = report.learning_table().splitlines()
     assert table[2].startswith("| A | 1 | 1.0 | 2.0 | 1.5 |")
     assert table[3].startswith("| B | 2 | 1.0 (1.0 to 1.0) | 1.0 (1.0 to 1.0) |")
+
+
+def test_one_table_is_of_training_and_one_of_evaluation(monkeypatch):
+    pytest.importorskip("scipy")
+    pytest.importorskip("matplotlib")
+    report = importlib.import_module("report")
+    run = {"env": "Pendulum-v1", "script": "ppo_kl"}
+    runs = [
+        run | {"seed": "1", "last_100_episodes": "-3.0", "evaluation_mean": "-1.0"},
+        run | {"seed": "0", "last_100_episodes": "-5.0", "evaluation_mean": "-2.0"},
+    ]
+    monkeypatch.setattr(report, "read", {"runs.csv": runs}.get)
+    cells = {
+        name: report.TABLES[name]().splitlines()[2].split(" | ")
+        for name in ("learning table", "evaluation table")
+    }
+    assert "-4.0 (-5.0 to -3.0)" in cells["learning table"]
+    assert "-1.5 (-2.0 to -1.0)" in cells["evaluation table"]
+    training, evaluation = report.seeds_page().split("## Mean of 100 episodes")
+    assert "| Pendulum-v1 | ppo_kl.py | -4.0 | -5.0, -3.0 |" in training
+    assert "| Pendulum-v1 | ppo_kl.py | -1.5 | -2.0, -1.0 |" in evaluation
 
 
 def test_the_order_counts_environments_that_all_have_finished_on_several_seeds(
@@ -116,7 +137,7 @@ def test_the_order_counts_environments_that_all_have_finished_on_several_seeds(
         "one seed of one": dict.fromkeys(report.OURS, two) | {"ppo_clip": one},
         "one is missing": dict.fromkeys(report.OURS[:4], two),
     }
-    monkeypatch.setattr(report, "final_returns", lambda: toy)
+    monkeypatch.setattr(report, "final_returns", lambda *column: toy)
     scores = {
         script: (count, score) for script, count, score, *_ in report.order_rows()
     }

@@ -204,6 +204,55 @@ def test_sampled_evaluation_differs_from_greedy_evaluation(tmp_path):
     assert len(sampled) == 10 and set(sampled) != set(greedy)
 
 
+# Adam
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@every_script
+def test_Adam_steps_as_PyTorchs_does_bit_for_bit(script, fused):
+    """Also after its state went through a file, and where a gradient is missing."""
+    torch.manual_seed(0)
+    first = [torch.nn.Parameter(torch.randn(3, 5)), torch.nn.Parameter(torch.randn(7))]
+    second = [torch.nn.Parameter(parameter.detach().clone()) for parameter in first]
+    options = {"lr": 0.1, "eps": 1e-5, "fused": fused}
+    ours, theirs = script.Adam(first, **options), torch.optim.Adam(second, **options)
+    for step in range(6):
+        if step == 3:
+            saved, theirs_saved = ours.state_dict(), theirs.state_dict()
+            assert_equal(saved, theirs_saved)
+            ours, theirs = script.Adam(first, lr=1.0), torch.optim.Adam(second, lr=1.0)
+            ours.load_state_dict(saved)
+            theirs.load_state_dict(theirs_saved)
+        ours.zero_grad()
+        theirs.zero_grad()
+        for one, other in list(zip(first, second))[: 1 + step % 2]:
+            one.grad = torch.randn(one.shape)
+            other.grad = one.grad.clone()
+        before = [parameter.detach().clone() for parameter in first]
+        ours.step()
+        theirs.step()
+        moved = [not torch.equal(x, y) for x, y in zip(first, before)]
+        assert moved == [True, bool(step % 2)]
+        assert all(torch.equal(one, other) for one, other in zip(first, second))
+        assert all(parameter.requires_grad for parameter in first)
+
+
+@every_script
+def test_a_run_does_not_load_PyTorchs_compiler(script, tmp_path):
+    """Which would take as long as all else that a script imports."""
+    run = [*flags(script, "CartPole-v1", tmp_path), "--checkpoint-every", "1"]
+    program = f"""if True:
+        import sys, {script.__name__} as script
+        script.main({run})
+        script.main(["--resume", {str(tmp_path / "checkpoint.pt")!r},
+                     "--total-steps", "700"])
+        assert "torch._dynamo" not in sys.modules
+        """
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 # Resuming
 
 

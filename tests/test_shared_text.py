@@ -20,6 +20,7 @@ SHARED = dict.fromkeys(
         "mlp",
         "Policy",
         "gradient_step",
+        "Adam",
         "CheckedEnvs",
         "make_envs",
         "to_tensor",
