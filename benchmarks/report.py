@@ -249,7 +249,7 @@ def scaling_figure(path):
         point = int(row["value"]), int(row["steps_per_second"])
         lines[axis, mode, row["env"]].append(point)
     names = list(dict.fromkeys(axis for axis, *_ in lines))
-    _, axes = plt.subplots(1, len(names), figsize=(12.6, 3.2), layout="constrained")
+    _, axes = plt.subplots(1, len(names), figsize=(12.6, 3.5), layout="constrained")
     for ax, name in zip(axes, names):
         for (axis, mode, env), points in lines.items():
             if axis == name:
@@ -259,7 +259,7 @@ def scaling_figure(path):
         ax.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
         ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0f}")
         ax.grid(alpha=0.3)
-        ax.legend(frameon=False, fontsize=7)
+        ax.legend(frameon=False, fontsize=7, ncols=2, loc=(0, 1))
     plt.savefig(path, dpi=110)
 
 
