@@ -5,12 +5,15 @@
 
 What counts is the return of the last 100 training episodes, and that of 100 episodes of
 the trained policy's most probable actions: the interquartile mean over the seeds with a
-95 % bootstrap interval, as Agarwal et al. (2021) advise. Both are SciPy's. A group's
+95 % bootstrap interval, as Agarwal et al. (2021) advise. Both are SciPy's. Of 3 seeds
+that is the plain mean, and the interval goes from the lowest to the highest. A group's
 figure has the learning curves of all scripts and of the peers, with the band from the
 lowest seed to the highest. results/seeds.md has every seed's value.
 """
 
 import csv
+import importlib
+import sys
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
@@ -46,14 +49,14 @@ def read(name):
 
 
 def interquartile_mean(*samples, axis=-1):
-    """The mean of the middle half of all samples together."""
-    return stats.trim_mean(np.concatenate(samples, axis=axis), 0.25, axis=axis)
+    """The mean of each sample's middle half (of 3 seeds, all), then over samples."""
+    return np.mean([stats.trim_mean(x, 0.25, axis=axis) for x in samples], axis=0)
 
 
 def with_interval(*samples):
-    """The interquartile mean, and its 95 % bootstrap interval.
+    """The mean of the samples' interquartile means, and its 95 % bootstrap interval.
 
-    Several samples (environments) are resampled each for itself.
+    A sample is an environment, resampled for itself; each counts as much as another.
     """
     mean = interquartile_mean(*samples)
     if (
@@ -345,7 +348,26 @@ def where_table():
     return "\n".join(lines)
 
 
+def defaults_table():
+    """The Markdown table of the defaults in which the scripts differ."""
+    sys.path.insert(0, str(ROOT))
+    flags = {
+        script: vars(importlib.import_module(script).parse_args([])) for script in OURS
+    }
+    names = dict.fromkeys(name for of_script in flags.values() for name in of_script)
+    lines = [
+        f"| flag | {' | '.join(f'`{script}.py`' for script in OURS)} |",
+        "| --- " * (1 + len(OURS)) + "|",
+    ]
+    for name in names:
+        cells = [str(flags[script].get(name, "")) for script in OURS]
+        if name != "run_dir" and len(set(cells)) > 1:
+            lines.append(f"| `--{name.replace('_', '-')}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "defaults": defaults_table,
     "learning table": learning_table,
     "evaluation table": partial(learning_table, EVALUATION),
     "order": order_table,

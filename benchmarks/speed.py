@@ -1,7 +1,7 @@
 """Measures speed: against Stable-Baselines3, against the bare environment, and inside.
 
     pip install stable-baselines3 "gymnasium[mujoco]"
-    python benchmarks/speed.py                    everything, about an hour and a half
+    python benchmarks/speed.py                    everything, about two hours
     python benchmarks/speed.py --only same_work   one part: see PARTS
 
 Two things that are compared take turns, each time in a process of its own with one
@@ -247,11 +247,12 @@ def where_time_goes(script, env, steps):
         ]
         args = script.parse_args(given)
         begin = clock_starts_with_the_run(script)
+        taken = count_steps(script)
         script.train(args)
         total = time.perf_counter() - begin[0]
     spent["update"] -= spent["returns and advantages"]
     spent["everything else"] = total - sum(spent.values())
-    return {"steps": steps, "seconds": total, "spent": spent}
+    return {"steps": taken[-1], "seconds": total, "spent": spent}
 
 
 def memory_over_time(script, env, steps, marks):
@@ -463,7 +464,8 @@ def against_bare(pairs):
             for _ in range(pairs):
                 mine = measure(where_time_goes, script, env, steps)
                 alone = measure(bare, env, copies, steps)
-                shares.append(alone["seconds"] / mine["seconds"])
+                speeds = [run["steps"] / run["seconds"] for run in (mine, alone)]
+                shares.append(speeds[0] / speeds[1])
                 parts.append({k: v / mine["seconds"] for k, v in mine["spent"].items()})
             inside = [
                 round(statistics.median(p[k] for p in parts), 3) for k in parts[0]
