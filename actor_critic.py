@@ -10,8 +10,8 @@ Gradient: ĝ = mean over the batch of ∇ log π_θ(a_t|s_t) Â_t, Â_t = R̂_t 
     for k = 0, 1, 2, ... do
         (1) collect a set of partial trajectories D_k with policy π_k = π(θ_k)
         (2) estimate Â_t and R̂_t = Â_t + V(s_t), n-step or λ-weighted
-        (3) re-fit the critic, by some steps that minimise the mean of (V(s_t) - R̂_t)²
-        (4) one step of θ along ĝ
+        (3) re-fit the critic: --critic-epochs steps down the mean of (V(s_t) - R̂_t)²
+        (4) update the policy with ĝ, plugged into the same Adam
     end for
 
     π_θ(a|s), π_k   policy.distribution(obs), old_distribution
@@ -22,8 +22,8 @@ Gradient: ĝ = mean over the batch of ∇ log π_θ(a_t|s_t) Â_t, Â_t = R̂_t 
 New against vpg_baseline.py: targets bootstrap with V, so trajectories may be partial:
 less variance for some bias, and an update every few steps. The baseline has become a
 critic, which estimates what has not been seen (Mnih et al. 2016; Schulman et al. 2016).
-From the former's section 4, by default, comes a small bonus on the entropy of π.
-The factor γ^t of the exact gradient is left out, as in all known code.
+By default a small entropy bonus keeps π exploring (the former's section 4). ĝ is a mean
+over steps: partial trajectories have no m. γ^t is left out, as before.
 
     python actor_critic.py
     python actor_critic.py --env Pendulum-v1 --total-steps 300_000 --n-steps 5
@@ -90,12 +90,12 @@ class Policy(nn.Module):
         self.network = mlp([inputs, *hidden_sizes, outputs], last_gain=0.01)
         if not self.discrete:
             # σ is the same for all s. At first E|a - mean|² = 1, whatever the number of
-            # actions: more throws a robot over, less finds no goal that is far away.
+            # actions: with more noise a robot falls, with less no far goal is found.
             log_std = torch.full(space.shape, -math.log(outputs) / 2)
             self.log_std = nn.Parameter(log_std)
 
     def distribution(self, obs):
-        """π_θ(·|s) for obs (B, observation): one event per row. See also sampler()."""
+        """π_θ(·|s), one event per row of obs (B, observation); sampler() must agree."""
         output = self.network(obs)
         if self.discrete:
             return Categorical(logits=output)
@@ -164,13 +164,13 @@ def collect_rollout(args, envs, policy, obs, done):
     all_done = np.concatenate([done[None], terminated | truncated])
     done, valid = all_done[1:], ~all_done[:-1]
     fields = all_obs, actions, rewards, terminated, done, valid
-    return Rollout(*fields, episodes, steps=int((~all_done[:-1]).sum()))
+    return Rollout(*fields, episodes, steps=int(valid.sum()))
 
 
 def update(args, policy, value_function, optimizer, rollout):
     """Learn from the rollout's B valid rows; returns the scalars to log."""
     valid = rollout.valid
-    obs = to_tensor(rollout.obs, args)[:-1][valid]  # (B, observation)
+    obs = to_tensor(rollout.obs[:-1][valid], args)  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
     with torch.no_grad():  # constants in the gradient
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
@@ -235,7 +235,7 @@ class Adam(torch.optim.Adam):
 
 
 def train(args, stop=()):
-    """The loop over k, until args.total_steps or until something is put into stop.
+    """The training loop, until args.total_steps or until something is put into stop.
 
     Returns the trained policy and the raw returns of the training episodes, in order.
     """
@@ -253,9 +253,9 @@ def train(args, stop=()):
         state |= load_checkpoint(args.resume, envs, parts)["state"]
     history = []
     writer, bar = open_log(args, state)
-    obs, _ = envs.reset(seed=iteration_seed(args, state))
-    done = np.zeros(args.num_envs, dtype=bool)
     try:
+        obs, _ = envs.reset(seed=iteration_seed(args, state))
+        done = np.zeros(args.num_envs, dtype=bool)
         while state["steps"] < args.total_steps and not stop:
             seed = iteration_seed(args, state)
             torch.default_generator.manual_seed(seed)  # a resumed run's is the same
@@ -300,12 +300,14 @@ class CheckedEnvs(gym.vector.VectorWrapper):
         try:
             obs, *rest = call(*args, **kwargs)
         except Exception as error:  # its own words say best what is wrong
+            # close() of an async environment would wait for an answer from the dead
             for process in getattr(self.unwrapped, "processes", ()):
-                process.terminate()  # those of an async one, which
-                self.unwrapped.closed = True  # would wait for the dead to answer
+                process.terminate()
+                self.unwrapped.closed = True
             died = isinstance(error, (EOFError, ConnectionError))
             what = "a process of it died" if died else "it failed"
             raise gym.error.Error(f"the environment: {what}: {error!r}") from error
+        # rest: info after reset(), and reward, terminated, truncated, info after step()
         for name, array in zip(("observation", "reward"), (obs, *rest[:-1])):
             if not np.isfinite(array).all():
                 what = f"the environment's {name} is not finite: see its step()"
@@ -318,8 +320,8 @@ def make_envs(args, num_envs, training=True, **kwargs):
 
     envs.statistics holds those of the normalisation; they move only while training.
     """
-    mode = {"auto": None}.get(args.vectorization, args.vectorization)
-    mode = "sync" if "render_mode" in kwargs else mode
+    mode = "sync" if "render_mode" in kwargs else args.vectorization
+    mode = None if mode == "auto" else mode  # None: Gymnasium chooses
     if args.max_episode_steps:
         kwargs["max_episode_steps"] = args.max_episode_steps
     try:
@@ -347,8 +349,8 @@ def make_envs(args, num_envs, training=True, **kwargs):
         envs = wrappers.NormalizeReward(envs, args.gamma)
         statistics["return"] = envs.return_rms
         envs = wrappers.TransformReward(envs, lambda reward: reward.clip(-10, 10))
-    # The environment gets Box actions clipped to [-1, 1] and stretched to its bounds;
-    # the rollout keeps them as they were sampled: log π belongs to those.
+    # The environment gets Box actions clipped: to [-1, 1] and then stretched, where it
+    # bounds them. The rollout keeps them as they were sampled: log π belongs to those.
     if isinstance(actions, Discrete):
         envs = wrappers.TransformAction(envs, lambda a: a + actions.start)
     else:
@@ -384,7 +386,8 @@ def open_log(args, state):
     versions = {"torch": torch.__version__, "gymnasium": gym.__version__}
     text = json.dumps(vars(args) | versions, indent=4)
     writer.add_text("arguments", "    " + text.replace("\n", "\n    "))
-    return writer, tqdm(total=args.total_steps, initial=state["steps"], unit="step")
+    count = {"total": args.total_steps, "initial": state["steps"], "unit": "step"}
+    return writer, tqdm(**count, disable=False)  # log() reads the steps from it
 
 
 def log(writer, bar, state, history, episodes, scalars):
@@ -404,7 +407,8 @@ def log(writer, bar, state, history, episodes, scalars):
     bar.update(min(state["steps"], bar.total) - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
-    # TensorBoard shows 1,000 points of a curve: to write many more would only take time
+    # TensorBoard shows 1,000 points of a curve: to write many more only takes time. So
+    # they are as many, or in a run of millions of steps one for each 1,000 steps.
     spacing = min(max(1, bar.total // 1000), 1000)
     due = bar.n // spacing > before // spacing or bar.n == bar.total
     for name, value in scalars.items():
@@ -462,7 +466,7 @@ def load_checkpoint(path, envs=None, parts=None):
 def evaluate(args, checkpoint, greedy=True):
     """Raw returns of args.eval_episodes whole episodes of a checkpoint's policy.
 
-    Every copy of the environment plays equally many: the first ones to end are short.
+    Every copy plays equally many: to take the first that end would favour short ones.
     """
     kwargs = {"render_mode": "human"} if args.watch else {}
     if args.video:
@@ -535,7 +539,7 @@ def parse_args(argv=None):
 
     flag("--env", "CartPole-v1", str, "Gymnasium id, or module:Id-v0")
     flag("--env-kwargs", {}, json.loads, "its keyword arguments, as JSON")
-    flag("--max-episode-steps", None, count, "horizon T; None: the environment's own")
+    flag("--max-episode-steps", None, count, "horizon; None: the environment's own")
     flag("--seed", 0, number(int, 0, 2**32 - 1), "of everything random")
     flag("--total-steps", 200_000, count, "environment steps to train for")
     flag("--num-envs", 8, size, "N, copies of the environment")
@@ -544,7 +548,7 @@ def parse_args(argv=None):
     flag("--device", "cpu", str, "of the networks", choices=["cpu", "cuda"])
     flag("--run-dir", None, str, "None: runs/<env>/<script>/<seed and time>")
     flag("--eval-episodes", 10, size, "whole episodes with greedy actions")
-    flag("--checkpoint-every", 20_000, count, "steps")
+    flag("--checkpoint-every", 20_000, count, "steps from one checkpoint to the next")
     flag("--resume", None, str, "go on training", metavar="CHECKPOINT")
     flag("--evaluate", None, str, "only evaluate", metavar="CHECKPOINT")
     flag("--watch", None, str, "only evaluate, in a window", metavar="CHECKPOINT")
@@ -592,7 +596,7 @@ def main(argv=None):
     args = parse_args(argv)
     checkpoint = args.evaluate or args.watch
     stop = []  # fills at Ctrl-C or SIGTERM: the run ends with this iteration, saved
-    threading.excepthook = lambda failure: None  # the log's: it is raised again here
+    threading.excepthook = lambda failure: None  # TensorBoard's, which is raised here
 
     def catch(number, frame):
         stop.append(number)

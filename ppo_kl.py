@@ -3,13 +3,14 @@
 Objective: with r_t(θ) = π_θ(a_t|s_t) / π_θk(a_t|s_t), maximise over θ
     L_θk(θ) - β_k D̄_KL(θ‖θ_k),   L_θk(θ) = E_{τ~π_k}[ Σ_t r_t(θ) Â_t ],
     D̄_KL(θ‖θ_k) = E_{s~d^π_k}[ D_KL(π_θk(·|s), π_θ(·|s)) ]: the old policy first
-Gradient: Σ_t r_t(θ) Â_t ∇ log π_θ(a_t|s_t) - β_k ∇ D̄_KL(θ‖θ_k); at θ = θ_k, where the
-    ratio is 1 and ∇ D̄_KL is 0, it is the policy gradient.
+Gradient: E_{τ~π_k}[ Σ_t r_t(θ) Â_t ∇ log π_θ(a_t|s_t) ] - β_k ∇ D̄_KL(θ‖θ_k); at
+    θ = θ_k, where the ratio is 1 and ∇ D̄_KL is 0, it is the policy gradient. The code
+    takes means over all steps: smaller than Σ_t by a factor that β adapts to.
 
     Input: initial policy parameters θ_0, initial KL penalty β_0, target KL-divergence δ
     for k = 0, 1, 2, ... do
         (1) collect a set of partial trajectories D_k with policy π_k = π(θ_k)
-        (2) estimate advantages Â_t with any advantage estimation algorithm
+        (2) estimate advantages Â_t with any advantage estimation algorithm: here, GAE
         (3) θ_{k+1} = argmax_θ L_θk(θ) - β_k D̄_KL(θ‖θ_k) by K epochs of minibatch
             steps (Adam), and with them the critic, V(s) towards R̂ = Â + V(s)
         (4) if D̄_KL(θ_{k+1}‖θ_k) >= 1.5 δ then β_{k+1} = 2 β_k
@@ -92,12 +93,12 @@ class Policy(nn.Module):
         self.network = mlp([inputs, *hidden_sizes, outputs], last_gain=0.01)
         if not self.discrete:
             # σ is the same for all s. At first E|a - mean|² = 1, whatever the number of
-            # actions: more throws a robot over, less finds no goal that is far away.
+            # actions: with more noise a robot falls, with less no far goal is found.
             log_std = torch.full(space.shape, -math.log(outputs) / 2)
             self.log_std = nn.Parameter(log_std)
 
     def distribution(self, obs):
-        """π_θ(·|s) for obs (B, observation): one event per row. See also sampler()."""
+        """π_θ(·|s), one event per row of obs (B, observation); sampler() must agree."""
         output = self.network(obs)
         if self.discrete:
             return Categorical(logits=output)
@@ -166,11 +167,11 @@ def collect_rollout(args, envs, policy, obs, done):
     all_done = np.concatenate([done[None], terminated | truncated])
     done, valid = all_done[1:], ~all_done[:-1]
     fields = all_obs, actions, rewards, terminated, done, valid
-    return Rollout(*fields, episodes, steps=int((~all_done[:-1]).sum()))
+    return Rollout(*fields, episodes, steps=int(valid.sum()))
 
 
 def surrogate(ratio, advantage):
-    """r Â, element by element, for tensors of one shape; its mean estimates L_θk(θ)."""
+    """r Â, element by element, for tensors of one shape; L_θk(θ) is its mean."""
     return ratio * advantage
 
 
@@ -186,7 +187,7 @@ def adapt_beta(beta, kl, target_kl):
 def update(args, policy, value_function, optimizer, rollout, beta):
     """Learn from the rollout's B valid rows; returns the scalars to log."""
     valid = rollout.valid
-    obs = to_tensor(rollout.obs, args)[:-1][valid]  # (B, observation)
+    obs = to_tensor(rollout.obs[:-1][valid], args)  # (B, observation)
     actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
     with torch.no_grad():  # constants in the gradient
         old_policy = copy.deepcopy(policy).requires_grad_(False)
@@ -259,7 +260,7 @@ class Adam(torch.optim.Adam):
 
 
 def train(args, stop=()):
-    """The loop over k, until args.total_steps or until something is put into stop.
+    """The training loop, until args.total_steps or until something is put into stop.
 
     Returns the trained policy and the raw returns of the training episodes, in order.
     """
@@ -278,9 +279,9 @@ def train(args, stop=()):
         state |= load_checkpoint(args.resume, envs, parts)["state"]
     history = []
     writer, bar = open_log(args, state)
-    obs, _ = envs.reset(seed=iteration_seed(args, state))
-    done = np.zeros(args.num_envs, dtype=bool)
     try:
+        obs, _ = envs.reset(seed=iteration_seed(args, state))
+        done = np.zeros(args.num_envs, dtype=bool)
         while state["steps"] < args.total_steps and not stop:
             seed = iteration_seed(args, state)
             torch.default_generator.manual_seed(seed)  # a resumed run's is the same
@@ -327,12 +328,14 @@ class CheckedEnvs(gym.vector.VectorWrapper):
         try:
             obs, *rest = call(*args, **kwargs)
         except Exception as error:  # its own words say best what is wrong
+            # close() of an async environment would wait for an answer from the dead
             for process in getattr(self.unwrapped, "processes", ()):
-                process.terminate()  # those of an async one, which
-                self.unwrapped.closed = True  # would wait for the dead to answer
+                process.terminate()
+                self.unwrapped.closed = True
             died = isinstance(error, (EOFError, ConnectionError))
             what = "a process of it died" if died else "it failed"
             raise gym.error.Error(f"the environment: {what}: {error!r}") from error
+        # rest: info after reset(), and reward, terminated, truncated, info after step()
         for name, array in zip(("observation", "reward"), (obs, *rest[:-1])):
             if not np.isfinite(array).all():
                 what = f"the environment's {name} is not finite: see its step()"
@@ -345,8 +348,8 @@ def make_envs(args, num_envs, training=True, **kwargs):
 
     envs.statistics holds those of the normalisation; they move only while training.
     """
-    mode = {"auto": None}.get(args.vectorization, args.vectorization)
-    mode = "sync" if "render_mode" in kwargs else mode
+    mode = "sync" if "render_mode" in kwargs else args.vectorization
+    mode = None if mode == "auto" else mode  # None: Gymnasium chooses
     if args.max_episode_steps:
         kwargs["max_episode_steps"] = args.max_episode_steps
     try:
@@ -374,8 +377,8 @@ def make_envs(args, num_envs, training=True, **kwargs):
         envs = wrappers.NormalizeReward(envs, args.gamma)
         statistics["return"] = envs.return_rms
         envs = wrappers.TransformReward(envs, lambda reward: reward.clip(-10, 10))
-    # The environment gets Box actions clipped to [-1, 1] and stretched to its bounds;
-    # the rollout keeps them as they were sampled: log π belongs to those.
+    # The environment gets Box actions clipped: to [-1, 1] and then stretched, where it
+    # bounds them. The rollout keeps them as they were sampled: log π belongs to those.
     if isinstance(actions, Discrete):
         envs = wrappers.TransformAction(envs, lambda a: a + actions.start)
     else:
@@ -411,7 +414,8 @@ def open_log(args, state):
     versions = {"torch": torch.__version__, "gymnasium": gym.__version__}
     text = json.dumps(vars(args) | versions, indent=4)
     writer.add_text("arguments", "    " + text.replace("\n", "\n    "))
-    return writer, tqdm(total=args.total_steps, initial=state["steps"], unit="step")
+    count = {"total": args.total_steps, "initial": state["steps"], "unit": "step"}
+    return writer, tqdm(**count, disable=False)  # log() reads the steps from it
 
 
 def log(writer, bar, state, history, episodes, scalars):
@@ -431,7 +435,8 @@ def log(writer, bar, state, history, episodes, scalars):
     bar.update(min(state["steps"], bar.total) - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
-    # TensorBoard shows 1,000 points of a curve: to write many more would only take time
+    # TensorBoard shows 1,000 points of a curve: to write many more only takes time. So
+    # they are as many, or in a run of millions of steps one for each 1,000 steps.
     spacing = min(max(1, bar.total // 1000), 1000)
     due = bar.n // spacing > before // spacing or bar.n == bar.total
     for name, value in scalars.items():
@@ -489,7 +494,7 @@ def load_checkpoint(path, envs=None, parts=None):
 def evaluate(args, checkpoint, greedy=True):
     """Raw returns of args.eval_episodes whole episodes of a checkpoint's policy.
 
-    Every copy of the environment plays equally many: the first ones to end are short.
+    Every copy plays equally many: to take the first that end would favour short ones.
     """
     kwargs = {"render_mode": "human"} if args.watch else {}
     if args.video:
@@ -562,7 +567,7 @@ def parse_args(argv=None):
 
     flag("--env", "CartPole-v1", str, "Gymnasium id, or module:Id-v0")
     flag("--env-kwargs", {}, json.loads, "its keyword arguments, as JSON")
-    flag("--max-episode-steps", None, count, "horizon T; None: the environment's own")
+    flag("--max-episode-steps", None, count, "horizon; None: the environment's own")
     flag("--seed", 0, number(int, 0, 2**32 - 1), "of everything random")
     flag("--total-steps", 100_000, count, "environment steps to train for")
     flag("--num-envs", 8, size, "N, copies of the environment")
@@ -571,7 +576,7 @@ def parse_args(argv=None):
     flag("--device", "cpu", str, "of the networks", choices=["cpu", "cuda"])
     flag("--run-dir", None, str, "None: runs/<env>/<script>/<seed and time>")
     flag("--eval-episodes", 10, size, "whole episodes with greedy actions")
-    flag("--checkpoint-every", 20_000, count, "steps")
+    flag("--checkpoint-every", 20_000, count, "steps from one checkpoint to the next")
     flag("--resume", None, str, "go on training", metavar="CHECKPOINT")
     flag("--evaluate", None, str, "only evaluate", metavar="CHECKPOINT")
     flag("--watch", None, str, "only evaluate, in a window", metavar="CHECKPOINT")
@@ -588,7 +593,7 @@ def parse_args(argv=None):
     flag("--rollout-steps", 256, number(int, 2), "T, steps of each copy in D_k")
     flag("--gae-lambda", 0.96, fraction, "λ: 0 is TD, 1 is Monte Carlo")
     flag("--epochs", 5, count, "K, passes over D_k")
-    flag("--minibatch-size", 256, count, "rows in a gradient step")
+    flag("--minibatch-size", 256, count, "rows in a gradient step, at least")
     flag("--beta", 1.0, weight, "β_0, initial KL penalty")
     flag("--target-kl", 0.01, weight, "δ, target KL divergence")
     args = parser.parse_args(argv)
@@ -619,7 +624,7 @@ def main(argv=None):
     args = parse_args(argv)
     checkpoint = args.evaluate or args.watch
     stop = []  # fills at Ctrl-C or SIGTERM: the run ends with this iteration, saved
-    threading.excepthook = lambda failure: None  # the log's: it is raised again here
+    threading.excepthook = lambda failure: None  # TensorBoard's, which is raised here
 
     def catch(number, frame):
         stop.append(number)
