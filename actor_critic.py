@@ -567,10 +567,12 @@ def parse_args(argv=None):
     flag("--n-steps", None, number(float, 1), "n of R̂^(n), or inf; None: λ-weighted")
     flag("--gae-lambda", 0.98, fraction, "λ: 0 is TD, 1 is Monte Carlo")
     args = parser.parse_args(argv)
-    checkpoint = args.resume or args.evaluate or args.watch
-    if checkpoint:
-        folder = f"--run-dir={Path(checkpoint).parent}"  # wherever it is by now
-        args = parser.parse_args([*saved_flags(checkpoint), folder, *argv])
+    checkpoints = [path for path in (args.resume, args.evaluate, args.watch) if path]
+    if len(checkpoints) > 1:
+        fail("arguments --resume, --evaluate and --watch: give only one of them")
+    if checkpoints:
+        folder = f"--run-dir={Path(checkpoints[0]).parent}"  # wherever it is by now
+        args = parser.parse_args([*saved_flags(checkpoints[0]), folder, *argv])
     elif not args.run_dir:
         run = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
         args.run_dir = str(Path("runs", args.env, Path(SCRIPT).stem, run))

@@ -537,10 +537,12 @@ def parse_args(argv=None):
     flag("--weight", "reward-to-go", str, "G_t or R(τ)", choices=weights)
     flag("--optimizer", "adam", str, "of the policy", choices=optimizers)
     args = parser.parse_args(argv)
-    checkpoint = args.resume or args.evaluate or args.watch
-    if checkpoint:
-        folder = f"--run-dir={Path(checkpoint).parent}"  # wherever it is by now
-        args = parser.parse_args([*saved_flags(checkpoint), folder, *argv])
+    checkpoints = [path for path in (args.resume, args.evaluate, args.watch) if path]
+    if len(checkpoints) > 1:
+        fail("arguments --resume, --evaluate and --watch: give only one of them")
+    if checkpoints:
+        folder = f"--run-dir={Path(checkpoints[0]).parent}"  # wherever it is by now
+        args = parser.parse_args([*saved_flags(checkpoints[0]), folder, *argv])
     elif not args.run_dir:
         run = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
         args.run_dir = str(Path("runs", args.env, Path(SCRIPT).stem, run))

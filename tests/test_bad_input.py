@@ -354,6 +354,14 @@ def test_a_missing_checkpoint_is_named(error, flag):
     assert "no/where.pt" in error(reinforce, flag, "no/where.pt")
 
 
+@every_script
+def test_two_checkpoints_at_a_time_are_an_error(error, script):
+    two = [["--resume", "a", "--evaluate", "b"], ["--watch", "a", "--evaluate", "b"]]
+    for given in two:
+        message = error(script, *given)
+        assert all(flag in message for flag in given[::2]) and "only one" in message
+
+
 @pytest.mark.parametrize("flag", ["--evaluate", "--resume"])
 def test_a_folder_is_no_checkpoint(error, flag, saved):
     assert error(reinforce, flag, saved.parent).startswith("cannot load run: ")
@@ -471,6 +479,19 @@ def test_a_final_observation_that_is_not_a_number_spares_the_checkpoint_too(
     saved = torch.load("run/checkpoint.pt", weights_only=True)
     assert saved["state"]["iteration"] == iteration - 1 > 0
     assert all_finite(saved["parts"]) and all_finite(saved["statistics"])
+
+
+@every_script
+def test_a_first_observation_that_is_not_a_number_ends_train_in_one_line(
+    script, capsys
+):
+    """Also where nothing but train() is called, as in a notebook."""
+    kwargs = json.dumps({"broken": "observation", "step": 0})
+    with pytest.raises(SystemExit) as stopped:
+        script.train(script.parse_args(short_run(script, "--env-kwargs", kwargs)))
+    assert stopped.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "stopped in iteration" in last and "observation is not finite" in last
 
 
 @pytest.mark.parametrize("learning_rate", ["1e10", "1e30", "1e300", "inf"])

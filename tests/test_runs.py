@@ -593,6 +593,16 @@ def test_a_signal_saves_the_run_and_resuming_goes_on_from_there(number, tmp_path
     assert len(steps) == checkpoint(run_dir)["state"]["iteration"]
 
 
+def test_a_run_needs_no_bar_on_the_screen(tmp_path):
+    """tqdm's own switch; the log gets its step counts all the same."""
+    command = [sys.executable, "ppo_clip.py", *flags(ppo_clip, "CartPole-v1", tmp_path)]
+    env = os.environ | {"TQDM_DISABLE": "1"}
+    result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    steps = [step for step, _ in curves(tmp_path)["train/kl"]]
+    assert steps[-1] == checkpoint(tmp_path)["state"]["steps"] >= 500
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="counts them in /proc")
 def test_numpy_starts_no_threads_of_its_own():
     """The small products of acting would wait for them; torch is told in train()."""
