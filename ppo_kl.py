@@ -250,7 +250,7 @@ def gradient_step(args, optimizer, loss, *networks):
 
 
 class Adam(torch.optim.Adam):
-    """torch.optim.Adam whose methods don't load torch.compile: it takes a second."""
+    """PyTorch's Adam, undecorated: to load torch.compile for it would take a second."""
 
     add_param_group = unwrap(torch.optim.Adam.add_param_group)
     zero_grad = unwrap(torch.optim.Adam.zero_grad)
@@ -415,7 +415,7 @@ def open_log(args, state):
     text = json.dumps(vars(args) | versions, indent=4)
     writer.add_text("arguments", "    " + text.replace("\n", "\n    "))
     count = {"total": args.total_steps, "initial": state["steps"], "unit": "step"}
-    return writer, tqdm(**count, disable=False)  # log() reads the steps from it
+    return writer, tqdm(**count, disable=False)  # even by TQDM_DISABLE: log() needs it
 
 
 def log(writer, bar, state, history, episodes, scalars):
@@ -435,8 +435,8 @@ def log(writer, bar, state, history, episodes, scalars):
     bar.update(min(state["steps"], bar.total) - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
-    # TensorBoard shows 1,000 points of a curve: to write many more only takes time. So
-    # they are as many, or in a run of millions of steps one for each 1,000 steps.
+    # TensorBoard shows 1,000 points of a curve: to write many more only takes time. In
+    # a run of millions of steps there may be one for each 1,000 steps.
     spacing = min(max(1, bar.total // 1000), 1000)
     due = bar.n // spacing > before // spacing or bar.n == bar.total
     for name, value in scalars.items():
@@ -593,7 +593,7 @@ def parse_args(argv=None):
     flag("--rollout-steps", 256, number(int, 2), "T, steps of each copy in D_k")
     flag("--gae-lambda", 0.96, fraction, "λ: 0 is TD, 1 is Monte Carlo")
     flag("--epochs", 5, count, "K, passes over D_k")
-    flag("--minibatch-size", 256, count, "rows in a gradient step, at least")
+    flag("--minibatch-size", 256, count, "least rows in a gradient step")
     flag("--beta", 1.0, weight, "β_0, initial KL penalty")
     flag("--target-kl", 0.01, weight, "δ, target KL divergence")
     args = parser.parse_args(argv)

@@ -2,8 +2,8 @@
 
 Objective: maximise J(θ) = E_{τ~π_θ}[ Σ_t γ^t r_t ].
 Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) Â_t, Â_t = G_t - b(s_t), over m whole
-    trajectories. ĝ is unbiased whatever b is, as E[∇ log π_θ(a_t|s_t) b(s_t)] = 0; with
-    b near the expected return its variance is smaller.
+    trajectories. b adds no bias to ĝ, as E[∇ log π_θ(a_t|s_t) b(s_t)] = 0 for any; one
+    that is near the expected return makes the variance of ĝ smaller.
 
     Initialize policy parameters θ, baseline b
     for iteration = 1, 2, ... do
@@ -230,7 +230,7 @@ def gradient_step(args, optimizer, loss, *networks):
 
 
 class Adam(torch.optim.Adam):
-    """torch.optim.Adam whose methods don't load torch.compile: it takes a second."""
+    """PyTorch's Adam, undecorated: to load torch.compile for it would take a second."""
 
     add_param_group = unwrap(torch.optim.Adam.add_param_group)
     zero_grad = unwrap(torch.optim.Adam.zero_grad)
@@ -389,7 +389,7 @@ def open_log(args, state):
     text = json.dumps(vars(args) | versions, indent=4)
     writer.add_text("arguments", "    " + text.replace("\n", "\n    "))
     count = {"total": args.total_steps, "initial": state["steps"], "unit": "step"}
-    return writer, tqdm(**count, disable=False)  # log() reads the steps from it
+    return writer, tqdm(**count, disable=False)  # even by TQDM_DISABLE: log() needs it
 
 
 def log(writer, bar, state, history, episodes, scalars):
@@ -409,8 +409,8 @@ def log(writer, bar, state, history, episodes, scalars):
     bar.update(min(state["steps"], bar.total) - bar.n)
     elapsed = bar.format_dict["elapsed"]
     scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
-    # TensorBoard shows 1,000 points of a curve: to write many more only takes time. So
-    # they are as many, or in a run of millions of steps one for each 1,000 steps.
+    # TensorBoard shows 1,000 points of a curve: to write many more only takes time. In
+    # a run of millions of steps there may be one for each 1,000 steps.
     spacing = min(max(1, bar.total // 1000), 1000)
     due = bar.n // spacing > before // spacing or bar.n == bar.total
     for name, value in scalars.items():

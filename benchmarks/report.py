@@ -1,5 +1,7 @@
 """Makes README's tables and figures from benchmarks/results alone.
 
+(Except the table of the scripts' defaults, which it asks the scripts for.)
+
     pip install matplotlib scipy
     python benchmarks/report.py
 

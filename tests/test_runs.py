@@ -210,7 +210,7 @@ def test_sampled_evaluation_differs_from_greedy_evaluation(tmp_path):
 @pytest.mark.parametrize("fused", [True, False])
 @every_script
 def test_Adam_steps_as_PyTorchs_does_bit_for_bit(script, fused):
-    """Also after its state went through a file, and where a gradient is missing."""
+    """Also with the state of another one, and where a gradient is missing."""
     torch.manual_seed(0)
     first = [torch.nn.Parameter(torch.randn(3, 5)), torch.nn.Parameter(torch.randn(7))]
     second = [torch.nn.Parameter(parameter.detach().clone()) for parameter in first]
@@ -593,8 +593,8 @@ def test_a_signal_saves_the_run_and_resuming_goes_on_from_there(number, tmp_path
     assert len(steps) == checkpoint(run_dir)["state"]["iteration"]
 
 
-def test_a_run_needs_no_bar_on_the_screen(tmp_path):
-    """tqdm's own switch; the log gets its step counts all the same."""
+def test_TQDM_DISABLE_does_not_stop_a_run(tmp_path):
+    """It would stop the bar's counting, which the log needs, so it is overridden."""
     command = [sys.executable, "ppo_clip.py", *flags(ppo_clip, "CartPole-v1", tmp_path)]
     env = os.environ | {"TQDM_DISABLE": "1"}
     result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
