@@ -41,8 +41,9 @@ MEASURED = {
     "C18": "reaches the band, or leaps over it, in {C18_iterations_to_the_band} "
     "iterations from β_0 = 0.01 and 100; {C18_share_that_violates} violate",
     "C19": "steps a batch, by default: 1, PPOs {C19_steps_on_a_batch}; return after "
-    "30,000 environment steps: {C19_return_of_vpg_baseline}, PPOs {C19_return_of_the_PPOs} "
-    "(with 10 epochs, rollouts of 128, steps of 1e-3, λ = 0.97)",
+    "30,000 environment steps: {C19_return_of_vpg_baseline}, PPOs "
+    "{C19_return_of_the_PPOs} (with 10 epochs, rollouts of 128, steps of 1e-3, "
+    "λ = 0.97)",
     "C20": "best α at θ = −4 and −1.5: {C20_best_alpha}",
 }
 
