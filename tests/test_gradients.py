@@ -738,7 +738,7 @@ def test_train_moves_the_policy_by_the_optimizer_that_was_chosen(
 
     monkeypatch.setattr(script, "update", watched)
     script.train(args)
-    assert {kind_seen for kind_seen, *_ in seen} == {kind}
+    assert all(issubclass(kind_seen, kind) for kind_seen, *_ in seen)
     assert seen[0][1] == 0.125
     for _, rate, step, gradient in seen:
         assert torch.allclose(step, rate * gradient, atol=1e-6) == (name == "sgd")
