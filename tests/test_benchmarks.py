@@ -125,6 +125,46 @@ def test_one_table_is_of_training_and_one_of_evaluation(monkeypatch):
     assert "| Pendulum-v1 | ppo_kl.py | -1.5 | -2.0, -1.0 |" in evaluation
 
 
+def test_in_the_order_an_environment_with_more_seeds_counts_no_more():
+    """All six values together have the interquartile mean 0.75."""
+    pytest.importorskip("scipy")
+    pytest.importorskip("matplotlib")
+    report = importlib.import_module("report")
+    two, four = np.array([0.0, 0.0]), np.array([1.0, 1.0, 1.0, 1.0])
+    assert report.interquartile_mean(two, four) == 0.5
+    assert report.interquartile_mean(np.array([0.0, 1.0, 3.0, 99.0])) == 2.0
+
+
+def test_speed_counts_the_steps_that_whole_trajectories_take_beyond_the_budget():
+    speed = importlib.import_module("speed")
+    measured = speed.measure(speed.where_time_goes, "reinforce", "CartPole-v1", 1000)
+    assert measured["steps"] > 1000
+
+
+def test_the_same_work_has_as_many_gradient_steps_as_the_peers(tmp_path, monkeypatch):
+    """16 of every rollout of 4 x 128 steps, though those of ours have reset rows."""
+    speed = importlib.import_module("speed")
+    script = importlib.import_module("ppo_clip")
+    _, flags, env, _, _, peer = next(iter(speed.SAME_WORK.values()))
+    gradient_step, update, counts = script.gradient_step, script.update, []
+
+    def counted(*inputs):
+        counts[-1] += 1
+        gradient_step(*inputs)
+
+    def watched(*inputs):
+        counts.append(0)
+        return update(*inputs)
+
+    monkeypatch.setattr(script, "gradient_step", counted)
+    monkeypatch.setattr(script, "update", watched)
+    given = [*flags.split(), *speed.AS_THEY.split(), "--env", env]
+    given += ["--total-steps", "8000", "--run-dir", str(tmp_path / "run")]
+    script.train(script.parse_args(given))
+    rows = peer["n_envs"] * peer["n_steps"]
+    assert set(counts) == {peer["n_epochs"] * rows // peer["batch_size"]} == {16}
+
+
 def test_the_order_counts_environments_that_all_have_finished_on_several_seeds(
     monkeypatch,
 ):
