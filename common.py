@@ -78,7 +78,7 @@ def generalized_advantages(rewards, values, terminated, done, gamma, lam):
 def normalize(x):
     """x shifted to mean 0 and scaled to standard deviation 1; any shape.
 
-    Safe for one element and for equal elements, which become 0.
+    Safe for one element and for equal ones: they become 0, but for rounding.
     """
     x = np.asarray(x, dtype=np.float64)
     return (x - x.mean()) / (x.std() + 1e-8) if x.size else x

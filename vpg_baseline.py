@@ -2,7 +2,7 @@
 
 Objective: maximise J(θ) = E_{τ~π_θ}[ Σ_t γ^t r_t ].
 Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) Â_t, Â_t = G_t - b(s_t), over m whole
-    trajectories. b adds no bias to ĝ, as E[∇ log π_θ(a_t|s_t) b(s_t)] = 0 for any; one
+    trajectories. b adds no bias to ĝ, for any b: E[∇ log π_θ(a_t|s_t) b(s_t)] = 0. One
     that is near the expected return makes the variance of ĝ smaller.
 
     Initialize policy parameters θ, baseline b
@@ -87,8 +87,8 @@ class Policy(nn.Module):
         # a small last layer: the first policy hardly prefers any action
         self.network = mlp([inputs, *hidden_sizes, outputs], last_gain=0.01)
         if not self.discrete:
-            # σ is the same for all s. At first E|a - mean|² = 1, whatever the number of
-            # actions: with more noise a robot falls, with less no far goal is found.
+            # σ is the same for all s. At first E|a - mean|² = 1, however many numbers a
+            # has: with more noise a robot falls, with less no far goal is found.
             log_std = torch.full(space.shape, -math.log(outputs) / 2)
             self.log_std = nn.Parameter(log_std)
 
@@ -252,7 +252,8 @@ def train(args, stop=()):
     value_function = ValueFunction(envs, args.hidden_sizes).to(args.device)
     kind = {"adam": Adam, "sgd": torch.optim.SGD}[args.optimizer]
     optimizer = kind(policy.parameters(), args.learning_rate, fused=True)
-    parts = {"policy": policy, "value_function": value_function, "optimizer": optimizer}
+    parts = {"policy": policy, "value_function": value_function}
+    parts[args.optimizer] = optimizer  # its state fits no other
     state = {"iteration": 0, "steps": 0, "episodes": []}
     if args.resume:
         state |= load_checkpoint(args.resume, envs, parts)["state"]
@@ -351,17 +352,16 @@ def make_envs(args, num_envs, training=True, **kwargs):
         envs = wrappers.NormalizeReward(envs, args.gamma)
         statistics["return"] = envs.return_rms
         envs = wrappers.TransformReward(envs, lambda reward: reward.clip(-10, 10))
-    # The environment gets Box actions clipped: to [-1, 1] and then stretched, where it
-    # bounds them. The rollout keeps them as they were sampled: log π belongs to those.
+    # The environment gets Box actions stretched from [-1, 1] to its bounds, if it has
+    # any, and clipped. The rollout keeps what was sampled: log π belongs to that.
     if isinstance(actions, Discrete):
         envs = wrappers.TransformAction(envs, lambda a: a + actions.start)
-    else:
+    else:  # the last wrapper comes first
         low, high = actions.low, actions.high
+        envs = wrappers.TransformAction(envs, lambda a: a.clip(low, high))
         if actions.is_bounded():
             middle, half = (high + low) / 2, (high - low) / 2
             envs = wrappers.TransformAction(envs, lambda a: middle + half * a)
-            low, high = -1, 1
-        envs = wrappers.TransformAction(envs, lambda a: a.clip(low, high))
     envs.statistics = statistics
     return envs
 
@@ -372,7 +372,7 @@ def to_tensor(array, args):
 
 
 def iteration_seed(args, state):
-    """A seed of its own for the actions, resets and minibatches of each iteration."""
+    """A seed of its own for each iteration: actions, minibatches, a reset before it."""
     seeds = np.random.SeedSequence([args.seed, state["iteration"]])
     return int(seeds.generate_state(1)[0])
 
@@ -460,6 +460,8 @@ def load_checkpoint(path, envs=None, parts=None):
         for name, rms in (envs.statistics if envs else {}).items():
             mean, var, count = checkpoint["statistics"][name]
             rms.mean, rms.var, rms.count = mean.numpy(), var.numpy(), count.item()
+    except KeyError as error:
+        fail(f"cannot load {path}: it has no {error}")
     except Exception as error:
         fail(f"cannot load {path}: {error}")
     return checkpoint
@@ -479,6 +481,7 @@ def evaluate(args, checkpoint, greedy=True):
     envs = make_envs(args, num_envs, training=False, **kwargs)
     policy = Policy(envs, args.hidden_sizes).to(args.device)
     load_checkpoint(checkpoint, envs, {"policy": policy})
+    torch.manual_seed(args.seed)  # of sampled actions
     remaining = np.full(envs.num_envs, args.eval_episodes // envs.num_envs)
     returns, waited = [], 0
     obs, _ = envs.reset(seed=args.seed)
@@ -608,9 +611,9 @@ def main(argv=None):
             for number in signal.SIGINT, signal.SIGTERM:
                 signal.signal(number, catch)
             train(args, stop)
-            for number in signal.SIGINT, signal.SIGTERM:
-                signal.signal(number, signal.SIG_DFL)
             checkpoint = f"{args.run_dir}/checkpoint.pt"
+        for number in signal.SIGINT, signal.SIGTERM:  # evaluating, nothing can be lost
+            signal.signal(number, signal.SIG_DFL)
         if stop:
             print(f"stopped; to go on: python {SCRIPT} --resume {checkpoint}")
             raise SystemExit(128 + stop[0])

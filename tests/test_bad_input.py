@@ -400,6 +400,36 @@ def test_a_checkpoint_does_not_fit_an_environment_with_other_spaces(
     assert saved.read_bytes() == before
 
 
+@pytest.mark.parametrize("script", [reinforce, vpg_baseline])
+@pytest.mark.parametrize("first, other", [("adam", "sgd"), ("sgd", "adam")])
+def test_a_run_can_not_go_on_with_another_optimizer(
+    error, capsys, script, first, other
+):
+    """Adam has moments, which SGD has not."""
+    script.train(script.parse_args(short_run(script, "--optimizer", first)))
+    capsys.readouterr()
+    before = Path("run/checkpoint.pt").read_bytes()
+    more = ["--optimizer", other, "--total-steps", "900"]
+    message = error(script, "--resume", "run/checkpoint.pt", *more)
+    assert message == f"cannot load run/checkpoint.pt: it has no '{other}'"
+    assert Path("run/checkpoint.pt").read_bytes() == before
+
+
+@every_script
+def test_a_run_can_not_go_on_with_statistics_that_it_has_not_taken(
+    error, capsys, script
+):
+    off = ["--no-normalize-observations", "--no-normalize-rewards"]
+    script.train(script.parse_args(short_run(script, *off)))
+    capsys.readouterr()
+    for name, flag in [
+        ("observation", "--normalize-observations"),
+        ("return", "--normalize-rewards"),
+    ]:
+        message = error(script, "--resume", "run/checkpoint.pt", flag)
+        assert message == f"cannot load run/checkpoint.pt: it has no '{name}'"
+
+
 class Harmful:
     """Unpickling it as pickle does would write a file."""
 

@@ -470,6 +470,16 @@ def test_box_actions_are_stretched_from_plus_minus_one_to_the_bounds(tmp_path):
     np.testing.assert_array_equal(kept, samples)
 
 
+@pytest.mark.parametrize("low, high", [(-0.2, 1.2), (-2.0, 0.7), (0.1, 0.3)])
+def test_rounding_takes_no_action_past_its_bound(low, high, tmp_path):
+    """Stretched by a middle and a half that are rounded, 1 can be a bit above high."""
+    space = spaces.Box(np.float32([low]), np.float32([high]))
+    samples = np.float32([[-5], [-1], [1], [5]])
+    received, _ = received_and_kept(space, samples, tmp_path)
+    assert received.dtype == np.float32 and all(map(space.contains, received))
+    np.testing.assert_allclose(received[:, 0], [low, low, high, high], rtol=1e-6)
+
+
 def test_unbounded_box_actions_arrive_as_they_were_sampled(tmp_path):
     space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     samples = np.float32([[7.5, -1234.0], [0.0, 1e-3]])
@@ -658,6 +668,39 @@ def test_logged_returns_are_raw_while_the_rewards_are_normalised(
     found = [episode for rollout in rollouts for episode in rollout.episodes]
     possible = {(n * (n + 1) / 2, n) for n in range(1, 10)}  # 1 + 2 + ... + n
     assert found and set(found) <= possible
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.9])
+def test_rewards_are_divided_by_the_std_of_the_running_discounted_return(
+    gamma, tmp_path
+):
+    """Every step earns 1, and no episode ends: the t-th return is Σ γ^k over k < t."""
+    flags = ["--env", "Space-v0", "--gamma", str(gamma)]
+    args = arguments(ppo_clip, tmp_path, *flags)
+    space = spaces.Box(-1, 1, (1,), np.float32)
+    register_space_env(space, spaces.Discrete(2), length=1000)
+    envs = ppo_clip.make_envs(args, 2)
+    envs.reset(seed=0)
+    returns, running = [], 0.0
+    for _ in range(40):
+        _, reward, *_ = envs.step(np.zeros(2, int))
+        running = 1 + gamma * running
+        returns.append(running)
+    assert reward == pytest.approx(1 / np.std(returns), rel=0.01)
+
+
+def test_normalised_rewards_are_clipped_at_ten(tmp_path):
+    """1 divided by a standard deviation of 1/4 is 4, by one of 1/100 it is 100."""
+    args = arguments(ppo_clip, tmp_path, "--env", "Space-v0")
+    space = spaces.Box(-1, 1, (1,), np.float32)
+    register_space_env(space, spaces.Discrete(2), length=1000)
+    envs = ppo_clip.make_envs(args, 2)
+    envs.reset(seed=0)
+    statistics = envs.statistics["return"]
+    for std, expected in (0.25, 4), (0.01, 10):
+        statistics.var, statistics.count = std**2, 1e12  # one step changes nothing
+        _, reward, *_ = envs.step(np.zeros(2, int))
+        assert reward == pytest.approx(expected, rel=1e-3)
 
 
 def test_evaluated_returns_are_raw_and_of_whole_episodes(tmp_path):

@@ -89,6 +89,11 @@ def checkpoint(run_dir):
     return torch.load(Path(run_dir, "checkpoint.pt"), weights_only=True)
 
 
+def optimizer_of(script):
+    """Its name among a checkpoint's parts."""
+    return "adam" if script in (reinforce, vpg_baseline) else "optimizer"
+
+
 def assert_equal(one, other):
     """Bit for bit, through nested dictionaries and lists, with tensors in them."""
     assert type(one) is type(other)
@@ -202,6 +207,8 @@ def test_sampled_evaluation_differs_from_greedy_evaluation(tmp_path):
     greedy = ppo_clip.evaluate(args, tmp_path / "checkpoint.pt")
     sampled = ppo_clip.evaluate(args, tmp_path / "checkpoint.pt", greedy=False)
     assert len(sampled) == 10 and set(sampled) != set(greedy)
+    again = ppo_clip.evaluate(args, tmp_path / "checkpoint.pt", greedy=False)
+    np.testing.assert_array_equal(sampled, again)
 
 
 # Adam
@@ -267,7 +274,7 @@ def test_resuming_starts_from_all_that_the_checkpoint_holds(script, env, tmp_pat
     script.train(arguments(script, env, tmp_path), StopAfter(3))
     before = checkpoint(tmp_path)
     assert before["state"]["iteration"] == 3 and before["state"]["steps"] > 60
-    assert before["parts"]["optimizer"]["state"][0]["step"] >= 3
+    assert before["parts"][optimizer_of(script)]["state"][0]["step"] >= 3
     resume = ["--resume", str(tmp_path / "checkpoint.pt")]
     script.train(script.parse_args(resume), StopAfter(0))
     after = checkpoint(tmp_path)
@@ -275,6 +282,21 @@ def test_resuming_starts_from_all_that_the_checkpoint_holds(script, env, tmp_pat
         count = before["statistics"].pop("observation")[2]
         assert after["statistics"].pop("observation")[2] == pytest.approx(count + 2)
     assert_equal(before, after)
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--evaluate", "--watch"])
+def test_a_checkpoint_brings_the_flags_of_its_run_along(flag, tmp_path):
+    """All kinds of them; a flag that is given again is the one that counts."""
+    more = ["--env-kwargs", '{"is_slippery": false, "map_name": "8x8"}', "--seed", "7"]
+    more += ["--hidden-sizes", "4", "6", "--no-normalize-rewards", "--gamma", "0.9"]
+    given = flags(ppo_clip, "FrozenLake-v1", tmp_path)
+    args = ppo_clip.parse_args([*given, *more])
+    ppo_clip.train(args, StopAfter(1))
+    path = str(tmp_path / "checkpoint.pt")
+    restored = ppo_clip.parse_args([flag, path, "--gamma", "0.8"])
+    expected = vars(args) | {flag.strip("-"): path, "gamma": 0.8}
+    assert vars(restored) == expected
+    assert restored.env_kwargs == {"is_slippery": False, "map_name": "8x8"}
 
 
 def test_adams_moments_beta_and_the_curves_go_on_after_resuming(tmp_path):
@@ -301,8 +323,8 @@ CLEARS = "reset" in vars(NormalizeReward)  # its running return, when envs are r
 def test_a_run_of_whole_trajectories_resumes_bit_for_bit(script, env, tmp_path):
     """Each of its iterations starts anew from a seed that the iteration determines.
 
-    Gymnasium 1.1 carries NormalizeReward's running return over a reset, so there the
-    rewards must go in as they are.
+    Gymnasium before 1.3 carries NormalizeReward's running return over a reset, so there
+    the rewards must go in as they are.
     """
     more = [] if CLEARS else ["--no-normalize-rewards"]
     script.train(arguments(script, env, tmp_path / "whole", *more))
@@ -383,7 +405,7 @@ def test_the_learning_rate_falls_in_a_line_and_is_never_negative(script, tmp_pat
     np.testing.assert_allclose([value for _, value in points], expected, rtol=1e-6)
     assert all(value > 0 for _, value in points) and len(points) >= 4
     # and it is the optimiser's, not only the log's
-    (group,) = checkpoint(tmp_path)["parts"]["optimizer"]["param_groups"]
+    (group,) = checkpoint(tmp_path)["parts"][optimizer_of(script)]["param_groups"]
     assert group["lr"] == pytest.approx(expected[-1])
 
 
@@ -591,6 +613,71 @@ def test_a_signal_saves_the_run_and_resuming_goes_on_from_there(number, tmp_path
     assert steps == sorted(set(steps))
     assert [step for step, _ in logged] == steps[: len(logged)]
     assert len(steps) == checkpoint(run_dir)["state"]["iteration"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_env
+@every_script
+def test_a_run_on_a_CUDA_device_goes_on_and_is_evaluated_there(script, env, tmp_path):
+    policy, _ = script.train(arguments(script, env, tmp_path, "--device", "cuda"))
+    assert next(policy.parameters()).is_cuda
+    path = tmp_path / "checkpoint.pt"
+    resume = script.parse_args(["--resume", str(path), "--total-steps", "800"])
+    script.train(resume)
+    assert checkpoint(tmp_path)["state"]["steps"] >= 800
+    on_cuda, on_cpu = (
+        script.evaluate(script.parse_args(["--evaluate", str(path), *more]), path)
+        for more in ([], ["--device", "cpu"])
+    )
+    assert np.median(on_cuda) == pytest.approx(np.median(on_cpu), rel=0.2)
+
+
+@pytest.fixture
+def handlers():
+    """What happens at a signal is after the test as it was before."""
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@every_script
+def test_the_first_signal_asks_the_run_to_stop_and_the_second_ends_it(
+    script, tmp_path, monkeypatch, handlers
+):
+    seen = []
+
+    def train(args, stop):
+        assert stop == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        seen.append((list(stop), signal.getsignal(signal.SIGTERM)))
+
+    monkeypatch.setattr(script, "train", train)
+    with pytest.raises(SystemExit) as stopped:
+        script.main(flags(script, "CartPole-v1", tmp_path))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert seen == [([signal.SIGTERM], signal.SIG_DFL)]
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@every_script
+def test_a_signal_ends_an_evaluation_at_once(
+    script, trained, tmp_path, monkeypatch, handlers
+):
+    """As the system does it, without a traceback: there is nothing to save."""
+    seen = []
+
+    def evaluate(args, checkpoint):
+        seen.extend(map(signal.getsignal, (signal.SIGINT, signal.SIGTERM)))
+        return np.zeros(1)
+
+    args = arguments(script, "CartPole-v1", tmp_path)
+    script.train(args, StopAfter(1))
+    monkeypatch.setattr(script, "evaluate", evaluate)
+    monkeypatch.setattr(script, "train", lambda *inputs: None)
+    path = str(tmp_path / "checkpoint.pt")
+    script.main(["--resume" if trained else "--watch", path])
+    assert seen == [signal.SIG_DFL, signal.SIG_DFL]
 
 
 def test_TQDM_DISABLE_does_not_stop_a_run(tmp_path):
