@@ -47,7 +47,7 @@ def table():
             f"{total['ran']} run, the others end in one line that names the flag",
         ),
         (
-            "runs on environments with strange numbers",
+            "runs with strange numbers, or steps that are far too large",
             total["strange_runs"],
             "finite parameters in every checkpoint, or one line that says why not",
         ),

@@ -154,9 +154,12 @@ def peer(algorithm, env, steps, settings, seed=0, threshold=None):
     reached = {}
 
     class Watch(BaseCallback):
+        ended = False  # an episode, with the step before: the buffer has it by now
+
         def _on_step(self):
-            if threshold is None or len(model.ep_info_buffer) < 100:
-                return True
+            ended, self.ended = self.ended, self.locals["dones"].any()
+            if not ended or len(model.ep_info_buffer) < 100:
+                return True  # the mean is what it was, and to look costs time
             mean = statistics.mean(episode["r"] for episode in model.ep_info_buffer)
             if mean >= threshold:
                 reached["steps"] = self.num_timesteps
@@ -423,11 +426,13 @@ def to_475(pairs):
         peer_steps = statistics.median(theirs[name]["steps"] for _, theirs in runs)
         what = f"time to 475 on CartPole-v1, Stable-Baselines3's PPO with {name}"
         ours_reached = sum(run["reached"] for run, _ in runs)
-        rows.append(
-            [what, *spread(ratios, 1), pairs, mine, peer_steps, ours_reached, reached]
-        )
+        seconds = statistics.median(run["seconds"] for run, _ in runs)
+        peer_seconds = statistics.median(theirs[name]["seconds"] for _, theirs in runs)
+        steps = mine, peer_steps, ours_reached, reached
+        times = round(seconds, 2), round(peer_seconds, 2)
+        rows.append([what, *spread(ratios, 1), pairs, *steps, *times])
     header = "what ratio lowest highest seeds steps peer_steps reached peer_reached"
-    return header.split(), rows
+    return [*header.split(), "seconds", "peer_seconds"], rows
 
 
 def limit(pairs):
@@ -489,7 +494,9 @@ def start(pairs):
             seconds = []
             for command in [*call, json.dumps(["start_up", [script], {}])], imports:
                 begin = time.perf_counter()
-                subprocess.run(command, capture_output=True, env=environment)
+                subprocess.run(
+                    command, capture_output=True, env=environment, check=True
+                )
                 seconds.append(time.perf_counter() - begin)
             ratios[script].append(seconds[0] / seconds[1])
     rows = [[script, *spread(values), pairs] for script, values in ratios.items()]

@@ -483,15 +483,21 @@ class Recorder(torch.optim.SGD):
         self.steps.append(torch.cat([ascent(network) for network in self.networks]))
 
 
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("script", PPOS)
-def test_every_epoch_goes_over_every_row_once_in_another_order(script):
-    """At rest, the mean over an epoch's equal minibatches is the full gradient."""
+def test_every_epoch_goes_over_every_row_once_in_another_order(script, normalize):
+    """At rest, the mean over an epoch's equal minibatches is the full gradient.
+
+    So it is with normalised advantages, as it is the batch's mean and deviation that
+    normalise them, not each minibatch's own.
+    """
+    changes = {"normalize_advantages": normalize}
     rollout = random_rollout(script, T=8, N=3)
     rollout = rollout._replace(valid=np.ones((8, 3), dtype=bool))
     policy, critic = networks(script)
-    full = torch.cat(gradients(script, policy, critic, rollout))
+    full = torch.cat(gradients(script, policy, critic, rollout, **changes))
     recorder = Recorder(policy, critic)
-    args = arguments(script, rollout, epochs=3, minibatch_size=6)
+    args = arguments(script, rollout, epochs=3, minibatch_size=6, **changes)
     call_update(args, script, policy, critic, recorder, rollout)
     assert len(recorder.steps) == 3 * 4  # 24 rows make 4 minibatches of 6
     for epoch in range(3):

@@ -139,11 +139,11 @@ def random_rollout(script, space, seed=0, T=12, N=4):
     return script.Rollout(obs, actions, rewards, done, done, valid, [], 0)
 
 
-def updated(script, space, **changes):
+def updated(script, space, critics=None, **changes):
     """One update by large steps: the rollout, the policy before and after, the scalars.
 
     The first policy already has its preferences: around the uniform policy, KL would be
-    nearly symmetric.
+    nearly symmetric. A list that is given as critics gets the one before and after.
     """
     torch.manual_seed(0)
     envs = SimpleNamespace(
@@ -160,6 +160,8 @@ def updated(script, space, **changes):
         networks.append(script.ValueFunction(envs, [8]))
     if script not in WHOLE:
         parameters += networks[1].parameters()
+    if critics is not None:
+        critics += copy.deepcopy(networks[1]), networks[1]
     optimizer = torch.optim.SGD(parameters, lr=1.0)
     args = script.parse_args([])
     plain = {"num_envs": 4, "epochs": 3, "minibatch_size": 9}  # of 36 valid rows
@@ -246,6 +248,41 @@ def test_the_reported_entropy_is_that_of_the_policy_after_the_update(script, spa
                 e = [0.5 * math.log(2 * math.pi * math.e * s**2) for s in scales]
                 entropies.append(sum(e))
     assert scalars["train/entropy"] == pytest.approx(np.mean(entropies), rel=1e-4)
+
+
+def slow_targets(script, args, rollout, values):
+    """{(t, i): what V(s_t) is fitted to}, step by step; all ends here are true ones."""
+    targets = {}
+    for t, i in np.argwhere(rollout.valid):
+        target, weight = (0.0 if script in WHOLE else values[t, i]), 1.0
+        for u in range(t, len(rollout.rewards)):
+            step = rollout.rewards[u, i]
+            if script not in WHOLE:  # δ_u
+                following = 0.0 if rollout.done[u, i] else values[u + 1, i]
+                step += args.gamma * following - values[u, i]
+            target += weight * step
+            weight *= args.gamma * (1 if script in WHOLE else args.gae_lambda)
+            if rollout.done[u, i]:
+                break
+        targets[t, i] = target
+    return targets
+
+
+@pytest.mark.parametrize("script", [vpg_baseline, actor_critic, ppo_kl, ppo_clip])
+def test_the_reported_fit_is_from_before_the_update_and_the_loss_from_after(script):
+    critics = []
+    rollout, *_, scalars = updated(script, "discrete", critics)
+    with torch.no_grad():
+        before, after = (critic(torch.as_tensor(rollout.obs)) for critic in critics)
+    args = script.parse_args([])
+    targets = slow_targets(script, args, rollout, before.double().numpy())
+    rows, targets = tuple(zip(*targets)), np.array(list(targets.values()))
+    before, after = before.numpy()[rows], after.numpy()[rows]
+    fit = 1 - np.var(targets - before) / np.var(targets)
+    assert scalars["train/explained_variance"] == pytest.approx(fit, rel=1e-3)
+    loss, loss_before = (np.mean((v - targets) ** 2) for v in (after, before))
+    assert scalars["train/value_loss"] == pytest.approx(loss, rel=1e-3)
+    assert abs(loss_before - loss) > 0.01 * loss and abs(fit) > 1e-3
 
 
 # β in a real run

@@ -13,6 +13,7 @@ maximum is searched for by small random moves, and everything else is exact.
 
 import numpy as np
 import pytest
+import torch
 from tabular import (
     MDP,
     advantages,
@@ -22,6 +23,8 @@ from tabular import (
     report,
     state_distribution,
 )
+
+import ppo_kl
 
 GAMMAS = 0.5, 0.8, 0.95
 
@@ -46,7 +49,8 @@ def right_side(mdp, p, fixed_epsilon=False, penalty=1.0):
 
     def value(new_p):
         new = policy(new_p)
-        gain = (new * A).sum(axis=1)  # E_{a~π'}[A^π(s, a)] for each s
+        inside = ppo_kl.surrogate(torch.tensor(new / pi), torch.tensor(A)).numpy()
+        gain = (pi * inside).sum(axis=1)  # E_{a~π'}[A^π(s, a)] for each s
         epsilon = np.abs(A).max() if fixed_epsilon else np.abs(gain).max()
         C = np.sqrt(2) * gamma * epsilon / (1 - gamma) ** 2
         kl = max(d @ kl_per_state(new, pi), 0.0)  # rounding can make it -1e-17

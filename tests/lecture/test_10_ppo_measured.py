@@ -9,7 +9,7 @@ unclipped one goes on rising and would lead the policy far away.
 C18: β finds its size within a few iterations from a hundredth and from the hundredfold
 of β_0; some iterations violate the constraint on the KL (over 1.5 δ), most don't.
 C19: the vanilla policy gradient throws a batch away after one step, PPO takes many
-steps, and with as many environment steps it comes further.
+steps, and comes further by them with as many environment steps.
 """
 
 import copy
@@ -188,41 +188,54 @@ def test_C19_PPO_takes_many_steps_on_each_batch(
     assert len(steps) >= 2 and set(steps) <= {35, 40}
 
 
-def return_after(steps, script, seed, run_dir):
+ONE_STEP = "--epochs 1 --minibatch-size 1000000"
+
+
+def return_after(steps, script, seed, run_dir, flags=""):
     """Mean return of the last 20 episodes of a run over so many environment steps."""
-    flags = f"--seed {seed} --total-steps {steps} --run-dir {run_dir}".split()
-    flags += T.split() if script in (ppo_kl, ppo_clip) else []
-    _, history = script.train(script.parse_args(flags))
+    given = f"--seed {seed} --total-steps {steps} {flags}".split()
+    args = script.parse_args([*given, "--run-dir", str(run_dir)])
+    _, history = script.train(args)
     return np.mean(history[-20:])
 
 
-# Seeds 0 to 9: vpg_baseline, with its defaults, 207 to 416, on the average 267;
-# ppo_clip 500; ppo_kl 500 but for one of 212.
-def test_C19_PPO_is_further_after_as_many_environment_steps(tmp_path, record_property):
-    vanilla = return_after(30_000, vpg_baseline, 0, tmp_path / "vanilla")
-    ppo = [
-        return_after(30_000, s, 0, tmp_path / s.__name__) for s in (ppo_kl, ppo_clip)
-    ]
-    report(
-        record_property,
-        C19_return_of_vpg_baseline=round(vanilla),
-        C19_return_of_the_PPOs=[round(x) for x in ppo],
-    )
-    assert min(ppo) > vanilla + 50
+# Seeds 0 to 9: ppo_kl 500, ppo_clip 474 to 500; with one step on a batch 32 to 60.
+@pytest.mark.parametrize("script", [ppo_kl, ppo_clip])
+def test_C19_many_steps_on_a_batch_come_further_than_one(
+    script, tmp_path, record_property
+):
+    """Nothing else differs: the same PPO, batches, critic and step size."""
+    many = return_after(30_000, script, 0, tmp_path / "many")
+    one = return_after(30_000, script, 0, tmp_path / "one", ONE_STEP)
+    report(record_property, C19_return=round(many), C19_return_of_one_step=round(one))
+    assert many > one + 200
 
 
 @pytest.mark.slow
-def test_C19_PPO_is_further_on_the_average_of_ten_seeds(tmp_path):
-    """And on nearly every single one: a run in ten may have bad luck."""
-    vanilla, kl, clip = (
-        np.array(
-            [
-                return_after(30_000, s, i, tmp_path / f"{s.__name__}{i}")
-                for i in range(10)
-            ]
-        )
-        for s in (vpg_baseline, ppo_kl, ppo_clip)
+@pytest.mark.parametrize("script", [ppo_kl, ppo_clip])
+def test_C19_many_steps_on_a_batch_come_further_on_each_of_ten_seeds(script, tmp_path):
+    many, one = (
+        [return_after(30_000, script, i, tmp_path / f"{i}{f}", f) for i in range(10)]
+        for f in ("", ONE_STEP)
     )
-    for ppo in kl, clip:
-        assert ppo.mean() > vanilla.mean() + 100
-        assert (ppo > vanilla).sum() >= 8
+    print(f"many: {np.round(many)}, one: {np.round(one)}")
+    assert (np.array(many) > np.array(one) + 200).all()
+
+
+# Seeds 0 to 9: vpg_baseline 207 to 416, actor_critic 500.
+def test_C19_small_batches_make_up_for_single_steps(tmp_path, record_property):
+    """The vanilla policy gradient stays behind; the actor-critic does not.
+
+    Its critic lets it learn from batches an eighth the size, so it takes eight steps
+    where PPO collects one batch. That is the other way to more steps.
+    """
+    vanilla, actor = (
+        return_after(30_000, script, 0, tmp_path / script.__name__)
+        for script in (vpg_baseline, actor_critic)
+    )
+    report(
+        record_property,
+        C19_return_of_vpg_baseline=round(vanilla),
+        C19_return_of_actor_critic=round(actor),
+    )
+    assert 100 < vanilla < 450 < actor

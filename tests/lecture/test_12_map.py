@@ -54,6 +54,18 @@ def test_every_function_in_the_map_exists():
         assert callable(getattr(importlib.import_module(module), function))
 
 
+def test_every_claim_is_tested_on_the_code_that_its_row_names():
+    """Its tests import it, or a script that calls it, so they could see it fail."""
+    for name, row in ROWS.items():
+        text = "".join(sources()[f] for f in re.findall(r"`(test_\w+\.py)`", row))
+        imported = [x for x in SYSTEMS if re.search(rf"^import {x}$", text, re.M)]
+        for module, function in re.findall(r"`(\w+)\.(\w+)`", row.split("|")[3]):
+            modules = [importlib.import_module(x) for x in imported]
+            callers = [x for x in modules if hasattr(x, function)]
+            direct = re.search(rf"^(import|from) {module}\b", text, re.M)
+            assert direct or (module == "common" and callers), (name, module, function)
+
+
 def test_every_file_that_readme_names_exists():
     for path in re.findall(r"\]\(([\w./]+)\)", README):
         assert (ROOT / path).is_file(), path

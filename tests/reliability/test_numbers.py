@@ -127,15 +127,23 @@ def test_the_shortest_rollouts_work_though_half_of_their_rows_are_resets(
     assert all_finite(checkpoint(tmp_path)["parts"])
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 @pytest.mark.parametrize("rate", ["1e6", "1e20"])
 @scripts(fast=[SCRIPTS[1], SCRIPTS[4]])
 def test_a_huge_learning_rate_never_leaves_a_checkpoint_that_is_not_finite(
-    script, rate, optimizer, tmp_path
+    script, rate, tmp_path
 ):
     more = ["--learning-rate", rate, "--checkpoint-every", "1"]
-    if script in SCRIPTS[:2]:
-        more += ["--optimizer", optimizer]
+    huge_steps(script, tmp_path, more)
+
+
+@pytest.mark.parametrize("rate", ["1e6", "1e20"])
+@scripts(fast=[SCRIPTS[1]], scripts=SCRIPTS[:2])
+def test_nor_does_one_without_Adam(script, rate, tmp_path):
+    more = ["--learning-rate", rate, "--checkpoint-every", "1", "--optimizer", "sgd"]
+    huge_steps(script, tmp_path, more)
+
+
+def huge_steps(script, tmp_path, more):
     status, message = run(script, *short(script, tmp_path), *more)
     assert status in (0, 2)
     if status == 2:
