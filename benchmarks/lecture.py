@@ -43,8 +43,8 @@ MEASURED = {
     "iterations from β_0 = 0.01 and 100; {C18_share_that_violates} violate",
     "C19": "steps a batch, by default: 1, PPOs {C19_steps_on_a_batch}; return after "
     "30,000 environment steps: PPOs {C19_return}, with one step on a batch "
-    "{C19_return_of_one_step}; `vpg_baseline.py` {C19_return_of_vpg_baseline}, "
-    "`actor_critic.py`, whose batches are an eighth, {C19_return_of_actor_critic}",
+    "{C19_return_of_one_step}; vanilla policy gradient {C19_return_of_vpg_baseline}, "
+    "actor-critic, whose batches are an eighth, {C19_return_of_actor_critic}",
     "C20": "best α at θ = −4 and −1.5: {C20_best_alpha}",
 }
 
