@@ -486,7 +486,7 @@ def load_checkpoint(path, envs=None, parts=None):
             mean, var, count = checkpoint["statistics"][name]
             rms.mean, rms.var, rms.count = mean.numpy(), var.numpy(), count.item()
     except KeyError as error:
-        fail(f"cannot load {path}: it has no {error}")
+        fail(f"cannot load {path}: it has no {error}: give the flags of its run")
     except Exception as error:
         fail(f"cannot load {path}: {error}")
     return checkpoint

@@ -163,7 +163,10 @@ def parse_args():
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--workers", type=int, default=1, help="processes at a time")
     parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster, or auto")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.flags and args.results == parser.get_default("results"):
+        parser.error("argument --flags: a search needs --results of its own")
+    return args
 
 
 def main():

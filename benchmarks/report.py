@@ -73,14 +73,9 @@ def with_interval(*samples):
 
 
 def final_returns(column=TRAINING):
-    """{environment: {script: array over seeds}}, in the order of GROUPS and STYLES.
-
-    Runs with flags of their own are no runs with the defaults, and don't count.
-    """
+    """{environment: {script: array over seeds}}, in the order of GROUPS and STYLES."""
     found = defaultdict(lambda: defaultdict(dict))
     for row in read("runs.csv"):
-        if row["flags"]:
-            continue
         seeds = found[row["env"]][row["script"]]
         seeds[int(row["seed"])] = float(row[column])
     return {

@@ -55,6 +55,15 @@ def test_the_grid_runs_what_is_missing_and_reports_what_the_script_returns(
     assert last == pytest.approx(np.mean(history[-100:]), abs=1)
 
 
+def test_a_search_does_not_write_into_what_is_reported(monkeypatch, capsys):
+    learn = importlib.import_module("learn")
+    monkeypatch.setattr(sys, "argv", ["learn.py", "--flags=--gamma 1"])
+    monkeypatch.setattr(learn, "run", lambda *job: pytest.fail("it ran"))
+    with pytest.raises(SystemExit) as stopped:
+        learn.main()
+    assert stopped.value.code == 2 and "--results" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["sb3_ppo", "sb3_a2c"])
 def test_a_peers_row_says_what_the_peer_itself_reports(script):
@@ -136,12 +145,10 @@ def test_one_table_is_of_training_and_one_of_evaluation(monkeypatch):
     pytest.importorskip("scipy")
     pytest.importorskip("matplotlib")
     report = importlib.import_module("report")
-    run = {"env": "Pendulum-v1", "script": "ppo_kl", "flags": ""}
-    other = {"flags": "--gamma 1", "last_100_episodes": "9.0", "evaluation_mean": "9.0"}
+    run = {"env": "Pendulum-v1", "script": "ppo_kl"}
     runs = [
         run | {"seed": "1", "last_100_episodes": "-3.0", "evaluation_mean": "-1.0"},
         run | {"seed": "0", "last_100_episodes": "-5.0", "evaluation_mean": "-2.0"},
-        run | {"seed": "0"} | other,  # not the defaults, so it doesn't count
     ]
     monkeypatch.setattr(report, "read", {"runs.csv": runs}.get)
     cells = {

@@ -101,7 +101,7 @@ def test_C9_discounted_sums_along_trajectories_are_expectations_under_d(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_C9_the_mean_return_is_an_expectation_under_d(seed):
     # by the function that computes returns, over all trajectories of a problem that
-    # ends: there Σ_t γ^t P(s_t = s) has a finite sum for γ = 1 too, and is d^π / (1-γ)
+    # ends: there Σ_t γ^t P(s_t = s), d^π / (1-γ) for γ < 1, is finite for γ = 1 too
     rng = np.random.default_rng(seed)
     gamma = rng.choice([0.5, 0.75, 1.0])
     mdp = episodic_mdp(rng, layers=4, width=2, actions=2, gamma=gamma)
