@@ -190,6 +190,19 @@ def test_C7_as_long_a_way_in_small_steps_climbs_to_the_top_with_the_KL_penalty(
     assert performance[-1] > -14
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("script, at_least", [(ppo_clip, 10), (ppo_kl, 7)])
+def test_C7_small_steps_mostly_end_at_the_top_on_ten_seeds(
+    script, at_least, record_property
+):
+    """By the penalty not always: two seeds of ten end a little or a good way below."""
+    runs = [performance_of(script, 10.0 / K, seed, iterations=12) for seed in range(10)]
+    at_the_top = sum(performance[-1] > -14 for performance in runs)
+    report(record_property, C7_seeds_of_ten_that_end_at_the_top=at_the_top)
+    assert at_the_top >= at_least
+    assert min(map(min, runs)) > -32  # and none has collapsed
+
+
 # Seeds 0 to 9: J falls to -49.8 or below with either, and mostly stays there.
 @pytest.mark.parametrize(
     "script, without", [(ppo_clip, "--clip-epsilon 1e9"), (ppo_kl, "--beta 0")]
