@@ -197,7 +197,7 @@ def test_C7_small_steps_mostly_end_at_the_top_on_ten_seeds(
 ):
     """By the penalty not always: two seeds of ten end a little or a good way below."""
     runs = [performance_of(script, 10.0 / K, seed, iterations=12) for seed in range(10)]
-    at_the_top = sum(performance[-1] > -14 for performance in runs)
+    at_the_top = int(sum(performance[-1] > -14 for performance in runs))
     report(record_property, C7_seeds_of_ten_that_end_at_the_top=at_the_top)
     assert at_the_top >= at_least
     assert min(map(min, runs)) > -32  # and none has collapsed
