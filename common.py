@@ -75,13 +75,29 @@ def generalized_advantages(rewards, values, terminated, done, gamma, lam):
     return advantages
 
 
-def normalize(x):
-    """x shifted to mean 0 and scaled to standard deviation 1; any shape.
+def normalize(x, valid):
+    """x shifted to mean 0 and scaled to standard deviation 1 over its valid elements.
 
+    x and valid are of one shape, as is the result; elements not valid don't count.
     Safe for one element and for equal ones: they become 0, but for rounding.
     """
     x = np.asarray(x, dtype=np.float64)
-    return (x - x.mean()) / (x.std() + 1e-8) if x.size else x
+    counted = x[np.asarray(valid, dtype=bool)]
+    return (x - counted.mean()) / (counted.std() + 1e-8) if counted.size else x
+
+
+def normalize_each_step(x, valid):
+    """normalize(), after the mean over the trajectories at the same t is taken out.
+
+    x and valid are (T, N) of N whole trajectories, from t = 0 on. The mean at t is a
+    baseline that sees nothing but the time: it takes out what t alone decides. Where
+    all trajectories agree, all becomes 0; so does what the last one does on its own.
+    N = 1 would leave nothing at all: there it is normalize() alone.
+    """
+    x = np.asarray(x, dtype=np.float64)
+    if x.shape[1] > 1:
+        x = x - x.mean(axis=1, keepdims=True, where=valid)
+    return normalize(x, valid)
 
 
 def explained_variance(prediction, target):

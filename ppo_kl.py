@@ -148,9 +148,8 @@ def collect_rollout(args, envs, policy, obs, done):
     """(1) T steps in each of N copies, going on from obs (N, observation), done (N,).
 
     Fields are (T, N, ...), obs is (T + 1, N, ...); flags at t are the outcome of action
-    t. obs[t + 1] is what action t led to, an episode's last observation too, so that
-    V(obs[1:]) is every bootstrap value. The row after an episode's end is its reset and
-    no transition: valid masks it.
+    t. obs[t + 1] is what action t led to, an episode's last observation too: V(obs[1:])
+    is every bootstrap value. valid masks the row after an episode's end, its reset.
     episodes holds the (raw return, length) of those that ended.
     """
     sample, rows, episodes = policy.sampler(), [], []
@@ -201,9 +200,9 @@ def update(args, policy, value_function, optimizer, rollout, beta):
     advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
     targets = (advantages + values[:-1])[valid]
     fit = explained_variance(values[:-1][valid], targets)
-    advantages = advantages[valid]
     if args.normalize_advantages:
-        advantages = normalize(advantages)
+        advantages = normalize(advantages, valid)
+    advantages = advantages[valid]
     advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
 
     # (3) K epochs, each cut into equal minibatches: no small remainder gets a full step

@@ -18,8 +18,9 @@ Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) G_t over m whole trajector
 
 The horizon is the environment's time limit, or --max-episode-steps. With G_t the
 factor γ^t of the exact gradient is left out, as in all known code; R(τ), discounted
-from the start, brings it along. --normalize-advantages subtracts the mean return of the
-batch (nearly a constant: the simplest baseline) and divides by the standard deviation.
+from the start, brings it along. --normalize-advantages subtracts the mean over the m
+trajectories at the same t, the simplest baseline, and divides by the standard deviation
+of the batch: what t alone decides, such as the nearer time limit, is no merit of a_t.
 
     python reinforce.py
     python reinforce.py --env Acrobot-v1 --total-steps 300_000 --weight trajectory
@@ -54,7 +55,7 @@ from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from common import normalize, rewards_to_go
+from common import normalize_each_step, rewards_to_go
 
 SCRIPT = Path(__file__).name
 Rollout = namedtuple(
@@ -128,9 +129,8 @@ def collect_trajectories(args, envs, policy, seed):
     """(1) One whole trajectory in each of N = m copies, from a reset with this seed.
 
     Fields are (T, N, ...), obs is (T + 1, N, ...); flags at t are the outcome of action
-    t. T is the length of the longest trajectory. A copy that has ended its own plays on
-    until then: valid masks those rows, steps counts them. So no trajectory is cut, and
-    none is left out for being long.
+    t. T is the longest trajectory's length. A copy that has ended its own plays on till
+    then: valid masks those rows, steps counts them. So none is cut short or left out.
     episodes holds the (raw return, length) of those that ended.
     """
     obs, _ = envs.reset(seed=seed)
@@ -166,10 +166,9 @@ def update(args, policy, optimizer, rollout):
     returns = rewards_to_go(rollout.rewards, rollout.done, args.gamma)
     if args.weight == "trajectory":
         returns = np.broadcast_to(returns[0], returns.shape)  # R(τ) at every t
-    returns = returns[valid]
     if args.normalize_advantages:
-        returns = normalize(returns)
-    returns = to_tensor(returns, args)  # (B,)
+        returns = normalize_each_step(returns, valid)
+    returns = to_tensor(returns[valid], args)  # (B,)
 
     # (3) one step of the policy
     old_distribution = policy.distribution(obs)  # of the θ that collected
@@ -515,7 +514,7 @@ def parse_args(argv=None):
     flag("--max-episode-steps", None, count, "horizon; None: the environment's own")
     flag("--seed", 0, number(int, 0, 2**32 - 1), "of everything random")
     flag("--total-steps", 200_000, count, "environment steps to train for")
-    flag("--num-envs", 16, size, "N, copies of the environment")
+    flag("--num-envs", 8, size, "N, copies of the environment")
     modes = ["auto", "sync", "async"]
     flag("--vectorization", "auto", str, "auto: native, else sync", choices=modes)
     flag("--device", "cpu", str, "of the networks", choices=["cpu", "cuda"])

@@ -18,10 +18,11 @@ Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) Â_t, Â_t = G_t - b(s_t),
     b(s), G_t, Â_t  value_function(obs), returns, advantages
     m, α, γ         --num-envs, --learning-rate, --gamma
 
-New against reinforce.py: the baseline. Step (2) uses it as it was before this batch; if
+New against reinforce.py: a baseline that sees s. Step (2) uses the one from before; if
 fitted first, b(s_t) would know the return of the very action that it is to judge.
 The factor γ^t of the exact gradient is left out, as in all known code; with --weight
-trajectory, R(τ) stands for G_t in (2) and (3) and brings it along.
+trajectory, R(τ) stands for G_t in (2) and (3) and brings it along. b(s_t) can't see t:
+--normalize-advantages subtracts what it leaves, on average over the trajectories, at t.
 
     python vpg_baseline.py
     python vpg_baseline.py --env Acrobot-v1 --total-steps 300_000 --optimizer sgd
@@ -56,7 +57,7 @@ from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from common import explained_variance, normalize, rewards_to_go
+from common import explained_variance, normalize_each_step, rewards_to_go
 
 SCRIPT = Path(__file__).name
 Rollout = namedtuple(
@@ -143,9 +144,8 @@ def collect_trajectories(args, envs, policy, seed):
     """(1) One whole trajectory in each of N = m copies, from a reset with this seed.
 
     Fields are (T, N, ...), obs is (T + 1, N, ...); flags at t are the outcome of action
-    t. T is the length of the longest trajectory. A copy that has ended its own plays on
-    until then: valid masks those rows, steps counts them. So no trajectory is cut, and
-    none is left out for being long.
+    t. T is the longest trajectory's length. A copy that has ended its own plays on till
+    then: valid masks those rows, steps counts them. So none is cut short or left out.
     episodes holds the (raw return, length) of those that ended.
     """
     obs, _ = envs.reset(seed=seed)
@@ -187,9 +187,9 @@ def update(args, policy, value_function, optimizer, rollout):
     advantages = returns - values[:-1]
     targets = returns[valid]
     fit = explained_variance(values[:-1][valid], targets)
-    advantages = advantages[valid]
     if args.normalize_advantages:
-        advantages = normalize(advantages)
+        advantages = normalize_each_step(advantages, valid)
+    advantages = advantages[valid]
     advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
 
     # (3) re-fit the baseline

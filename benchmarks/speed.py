@@ -466,11 +466,10 @@ def against_bare(pairs):
     rows = []
     for env in "CartPole-v1", "HalfCheetah-v5":
         for script in SCRIPTS:
-            copies = 16 if script == "reinforce" else 8
             steps, shares, parts = 40_000, [], []
             for _ in range(pairs):
                 mine = measure(where_time_goes, script, env, steps)
-                alone = measure(bare, env, copies, steps)
+                alone = measure(bare, env, 8, steps)
                 speeds = [run["steps"] / run["seconds"] for run in (mine, alone)]
                 shares.append(speeds[0] / speeds[1])
                 parts.append({k: v / mine["seconds"] for k, v in mine["spent"].items()})

@@ -17,6 +17,7 @@ from common import (
     generalized_advantages,
     n_step_returns,
     normalize,
+    normalize_each_step,
     rewards_to_go,
 )
 
@@ -317,7 +318,9 @@ def test_the_arguments_stay_as_they_were():
     rewards_to_go(batch.rewards, batch.done, 0.9)
     n_step_returns(*data(batch), 0.9, 2)
     generalized_advantages(*data(batch), 0.9, 0.95)
-    normalize(batch.rewards)
+    valid = np.ones_like(batch.done)
+    normalize(batch.rewards, valid)
+    normalize_each_step(batch.rewards, valid)
     explained_variance(batch.values, batch.values)
     for array, copy in zip(batch, before):
         np.testing.assert_array_equal(array, copy)
@@ -329,7 +332,7 @@ def test_the_arguments_stay_as_they_were():
 def test_normalize_gives_mean_0_and_standard_deviation_1_in_any_shape():
     for shape in [(7,), (3, 4), (2, 3, 4)]:
         x = 5 + 3 * np.random.default_rng(0).normal(size=shape)
-        y = normalize(x)
+        y = normalize(x, np.ones(shape, dtype=bool))
         assert y.shape == shape
         assert y.mean() == pytest.approx(0, abs=1e-9)
         assert y.std() == pytest.approx(1, abs=1e-6)
@@ -337,17 +340,51 @@ def test_normalize_gives_mean_0_and_standard_deviation_1_in_any_shape():
 
 
 def test_normalize_by_hand():
-    np.testing.assert_allclose(normalize([1, 3]), [-1, 1], rtol=1e-6)
+    np.testing.assert_allclose(normalize([1, 3], [True, True]), [-1, 1], rtol=1e-6)
     np.testing.assert_allclose(
-        normalize([0, 0, 0, 4]), np.array([-1, -1, -1, 3]) / 3**0.5
+        normalize([0, 0, 0, 4], [True] * 4), np.array([-1, -1, -1, 3]) / 3**0.5
     )
 
 
+def test_normalize_counts_valid_elements_alone():
+    x, valid = np.array([[1.0, 50.0], [3.0, -7.0]]), np.array([[True, False]] * 2)
+    np.testing.assert_allclose(normalize(x, valid)[valid], [-1, 1], rtol=1e-6)
+    x[~valid] = np.nan
+    np.testing.assert_allclose(normalize(x, valid)[valid], [-1, 1], rtol=1e-6)
+
+
 def test_normalize_is_safe_where_nothing_varies():
-    assert normalize([5.0]).tolist() == [0.0]
-    assert normalize([[7, 7], [7, 7]]).tolist() == [[0.0, 0.0], [0.0, 0.0]]
-    assert normalize([]).tolist() == []
-    assert normalize(np.zeros((0, 3))).shape == (0, 3)
+    assert normalize([5.0], [True]).tolist() == [0.0]
+    every = np.ones((2, 2), dtype=bool)
+    assert normalize([[7, 7], [7, 7]], every).tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert normalize([], np.array([], dtype=bool)).tolist() == []
+    assert normalize([[1.0]], [[False]]).tolist() == [[1.0]]
+    assert normalize(np.zeros((0, 3)), np.zeros((0, 3), dtype=bool)).shape == (0, 3)
+
+
+def test_normalize_each_step_by_hand():
+    """At t = 0 the mean is 4, at t = 1 that of the two that are left, at t = 2 of one.
+
+    Deviations: 1, -2, 1; 3, -3; 0. Their mean is 0, their standard deviation 2.
+    """
+    x = [[5.0, 2.0, 5.0], [9.0, 3.0, 1e6], [8.0, 1e6, 1e6]]
+    valid = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=bool)
+    found = normalize_each_step(x, valid)
+    assert found.shape == (3, 3)
+    np.testing.assert_allclose(found[valid], [0.5, -1, 0.5, 1.5, -1.5, 0], rtol=1e-6)
+
+
+def test_normalize_each_step_leaves_nothing_of_what_the_time_step_decides():
+    """Returns under a time limit, the same in each trajectory: nothing to prefer."""
+    returns = np.arange(500.0, 0.0, -1.0)[:, None].repeat(8, axis=1)
+    valid = np.ones_like(returns, dtype=bool)
+    assert not normalize_each_step(returns, valid).any()
+    assert normalize(returns, valid).std() == pytest.approx(1)
+
+
+def test_normalize_each_step_of_one_trajectory_keeps_the_mean_of_all_its_steps():
+    x, valid = [[1.0], [3.0], [9.0]], np.array([[True], [True], [False]])
+    np.testing.assert_allclose(normalize_each_step(x, valid)[:2, 0], [-1, 1], rtol=1e-6)
 
 
 def test_explained_variance_of_a_perfect_a_constant_and_a_worse_critic():

@@ -91,6 +91,9 @@ def random_rollout(script, space="discrete", seed=0, T=9, N=3):
     if script in WHOLE:
         done[-1] = True
         valid[1:] = np.cumsum(done, axis=0)[:-1] == 0
+        T = valid.any(axis=1).sum()  # the longest trajectory's length
+        obs, actions, rewards = obs[: T + 1], actions[:T], rewards[:T]
+        terminated, done, valid = terminated[:T], done[:T], valid[:T]
     else:
         valid[0, 0] = False  # the rollout before ended with an end here
         for t, i in itertools.product(range(T), range(N)):
@@ -215,6 +218,15 @@ def slow_policy_gradient(policy, rollout, weights, count):
     return sum(rows) / count
 
 
+def minus_mean_at_each_step(weights):
+    """Each row's weight minus the mean of those with the same t; rows are (t, i)."""
+    result = {}
+    for t, i in weights:
+        at_t = [weight for row, weight in weights.items() if row[0] == t]
+        result[t, i] = weights[t, i] - sum(at_t) / len(at_t)
+    return result
+
+
 def slow_normalize(weights):
     mean, std = np.mean(list(weights.values())), np.std(list(weights.values()))
     return {row: (weight - mean) / std for row, weight in weights.items()}
@@ -233,7 +245,7 @@ def test_whole_trajectories_give_the_lectures_sum_over_rows(
     b = all_values(value_function, rollout)
     weights = slow_weights(rollout, weight, 0 * b if script is reinforce else b, 0.9)
     if normalize:
-        weights = slow_normalize(weights)
+        weights = slow_normalize(minus_mean_at_each_step(weights))
     options = {"weight": weight, "normalize_advantages": normalize}
     found, _ = gradients(script, policy, value_function, rollout, **options)
     m = rollout.valid.shape[1]

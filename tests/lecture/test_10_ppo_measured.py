@@ -62,7 +62,8 @@ def along_the_update(args, before, after, rollout, values, alphas):
     """L_θk, L^CLIP and the KL at θ_k + α (θ_{k+1} - θ_k): three rows."""
     data = rollout.rewards, values, rollout.terminated, rollout.done
     advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
-    advantages = torch.as_tensor(normalize(advantages[rollout.valid])).float()
+    advantages = normalize(advantages, rollout.valid)[rollout.valid]
+    advantages = torch.as_tensor(advantages).float()
     obs = ppo_clip.to_tensor(rollout.obs, args)[:-1][rollout.valid]
     actions = torch.as_tensor(rollout.actions[rollout.valid])
     start = torch.nn.utils.parameters_to_vector(before.parameters())
