@@ -94,7 +94,8 @@ def normalize_each_step(x, valid):
     all trajectories agree, all becomes 0; so does what the last one does on its own.
     N = 1 would leave nothing at all: there it is normalize() alone.
     """
-    x = np.asarray(x, dtype=np.float64)
+    # equal float32 numbers have exactly their mean in float64: no rounding to scale up
+    x = np.asarray(x, dtype=np.float32).astype(np.float64)
     if x.shape[1] > 1:
         x = x - x.mean(axis=1, keepdims=True, where=valid)
     return normalize(x, valid)

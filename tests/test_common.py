@@ -376,10 +376,12 @@ def test_normalize_each_step_by_hand():
 
 def test_normalize_each_step_leaves_nothing_of_what_the_time_step_decides():
     """Returns under a time limit, the same in each trajectory: nothing to prefer."""
-    returns = np.arange(500.0, 0.0, -1.0)[:, None].repeat(8, axis=1)
-    valid = np.ones_like(returns, dtype=bool)
-    assert not normalize_each_step(returns, valid).any()
-    assert normalize(returns, valid).std() == pytest.approx(1)
+    returns = (0.1 * np.arange(500.0, 0.0, -1.0))[:, None]
+    for N in range(2, 20):
+        same = returns.repeat(N, axis=1)
+        valid = np.ones_like(same, dtype=bool)
+        assert not normalize_each_step(same, valid).any()  # of no rounding error either
+        assert normalize(same, valid).std() == pytest.approx(1)
 
 
 def test_normalize_each_step_of_one_trajectory_keeps_the_mean_of_all_its_steps():
