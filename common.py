@@ -86,19 +86,30 @@ def normalize(x, valid):
     return (x - counted.mean()) / (counted.std() + 1e-8) if counted.size else x
 
 
-def normalize_each_step(x, valid):
-    """normalize(), after the mean over the trajectories at the same t is taken out.
+def normalize_each_step(returns, valid, baseline=None):
+    """normalize() of returns minus their mean over the trajectories at the same t.
 
-    x and valid are (T, N) of N whole trajectories, from t = 0 on. The mean at t is a
-    baseline that sees nothing but the time: it takes out what t alone decides. Where
-    all trajectories agree, all becomes 0; so does what the last one does on its own.
-    N = 1 would leave nothing at all: there it is normalize() alone.
+    All are (T, N) of N whole trajectories, from t = 0 on. The mean at t is a baseline
+    that sees nothing but the time: it takes out what t alone decides. Where all agree,
+    all becomes 0; so does what the last trajectory does on its own. N = 1 would leave
+    nothing at all: there it is normalize() alone.
+
+    A baseline is subtracted as well, if returns vary less with it: one that can't tell
+    these trajectories apart would add its own noise to them.
     """
-    # equal float32 numbers have exactly their mean in float64: no rounding to scale up
-    x = np.asarray(x, dtype=np.float32).astype(np.float64)
-    if x.shape[1] > 1:
-        x = x - x.mean(axis=1, keepdims=True, where=valid)
-    return normalize(x, valid)
+
+    def minus_mean(x):
+        # equal float32 numbers have exactly their mean in float64: nothing is left
+        x = np.asarray(x, dtype=np.float32).astype(np.float64)
+        many = x.shape[1] > 1
+        return x - x.mean(axis=1, keepdims=True, where=valid) if many else x
+
+    returns = minus_mean(returns)
+    if baseline is not None:
+        advantages = returns - minus_mean(baseline)
+        if advantages[valid].var() < returns[valid].var():
+            returns = advantages
+    return normalize(returns, valid)
 
 
 def explained_variance(prediction, target):

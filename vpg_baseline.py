@@ -21,8 +21,9 @@ Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) Â_t, Â_t = G_t - b(s_t),
 New against reinforce.py: a baseline that sees s. Step (2) uses the one from before; if
 fitted first, b(s_t) would know the return of the very action that it is to judge.
 The factor γ^t of the exact gradient is left out, as in all known code; with --weight
-trajectory, R(τ) stands for G_t in (2) and (3) and brings it along. b(s_t) can't see t:
---normalize-advantages subtracts what it leaves, on average over the trajectories, at t.
+trajectory, R(τ) stands for G_t in (2) and (3) and brings it along.
+--normalize-advantages subtracts the mean at each t as well, as in reinforce.py, and
+leaves b out of a batch that varies more with it: a bad b is worse than none.
 
     python vpg_baseline.py
     python vpg_baseline.py --env Acrobot-v1 --total-steps 300_000 --optimizer sgd
@@ -188,7 +189,7 @@ def update(args, policy, value_function, optimizer, rollout):
     targets = returns[valid]
     fit = explained_variance(values[:-1][valid], targets)
     if args.normalize_advantages:
-        advantages = normalize_each_step(advantages, valid)
+        advantages = normalize_each_step(returns, valid, baseline=values[:-1])
     advantages = advantages[valid]
     advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
 
@@ -559,7 +560,7 @@ def parse_args(argv=None):
     flag("--watch", None, str, "only evaluate, in a window", metavar="CHECKPOINT")
     flag("--video", None, str, "record the evaluation", metavar="DIR")
     flag("--gamma", 0.99, fraction, "γ, discount")
-    flag("--learning-rate", 3e-3, weight, "α, step size")
+    flag("--learning-rate", 4e-3, weight, "α, step size")
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")

@@ -384,6 +384,29 @@ def test_normalize_each_step_leaves_nothing_of_what_the_time_step_decides():
         assert normalize(same, valid).std() == pytest.approx(1)
 
 
+def test_normalize_each_step_subtracts_a_baseline_if_that_leaves_less_variance():
+    """Returns 1, 5 at t = 0 and 4, 4 at t = 1: -2, 2, 0, 0 without their means.
+
+    The first baseline, -2, 2, -1, 1 without its means, leaves 0, 0, 1, -1, which varies
+    less. The second leaves -4, 4, 0, 0 and the third 2, -2, 0, 0, which don't.
+    """
+    returns, valid = [[1.0, 5.0], [4.0, 4.0]], np.ones((2, 2), dtype=bool)
+    root = 2**0.5
+    for baseline, expected in [
+        ([[0.0, 4.0], [0.0, 2.0]], [[0, 0], [root, -root]]),
+        ([[4.0, 0.0], [0.0, 0.0]], [[-root, root], [0, 0]]),
+        ([[0.0, 8.0], [7.0, 7.0]], [[-root, root], [0, 0]]),
+    ]:
+        found = normalize_each_step(returns, valid, baseline)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_normalize_each_step_no_baseline_tells_apart_trajectories_that_agree():
+    returns, valid = np.full((4, 3), 0.1), np.ones((4, 3), dtype=bool)
+    baseline = np.random.default_rng(0).normal(size=(4, 3))
+    assert not normalize_each_step(returns, valid, baseline).any()
+
+
 def test_normalize_each_step_of_one_trajectory_keeps_the_mean_of_all_its_steps():
     x, valid = [[1.0], [3.0], [9.0]], np.array([[True], [True], [False]])
     np.testing.assert_allclose(normalize_each_step(x, valid)[:2, 0], [-1, 1], rtol=1e-6)

@@ -245,7 +245,11 @@ def test_whole_trajectories_give_the_lectures_sum_over_rows(
     b = all_values(value_function, rollout)
     weights = slow_weights(rollout, weight, 0 * b if script is reinforce else b, 0.9)
     if normalize:
-        weights = slow_normalize(minus_mean_at_each_step(weights))
+        weights = minus_mean_at_each_step(weights)
+        without = minus_mean_at_each_step(slow_weights(rollout, weight, 0 * b, 0.9))
+        if np.var(list(without.values())) <= np.var(list(weights.values())):
+            weights = without  # b would add variance
+        weights = slow_normalize(weights)
     options = {"weight": weight, "normalize_advantages": normalize}
     found, _ = gradients(script, policy, value_function, rollout, **options)
     m = rollout.valid.shape[1]
