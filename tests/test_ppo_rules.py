@@ -130,8 +130,9 @@ def random_rollout(script, space, seed=0, T=12, N=4):
     else:
         actions = rng.normal(size=(T, N, 2)).astype(np.float32)
     done, valid = np.zeros((T, N), dtype=bool), np.ones((T, N), dtype=bool)
-    if script in WHOLE:  # one trajectory a column, and the rest
-        done[8], valid[9:] = True, False
+    if script in WHOLE:  # one trajectory a column, the first of T steps, and the rest
+        done[-1, 0] = done[8, 1:] = True
+        valid[9:, 1:] = False
     else:  # an end in rows 2, 6, 10, each followed by a reset row
         done[2::4], valid[3::4] = True, False
     obs[:-1][~valid] += 10.0
