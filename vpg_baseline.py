@@ -189,7 +189,7 @@ def update(args, policy, value_function, optimizer, rollout):
     targets = returns[valid]
     fit = explained_variance(values[:-1][valid], targets)
     if args.normalize_advantages:
-        advantages = normalize_each_step(returns, valid, baseline=values[:-1])
+        advantages = normalize_each_step(returns, valid, values[:-1])  # b if it helps
     advantages = advantages[valid]
     advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
 
