@@ -80,7 +80,7 @@ def mlp(sizes, last_gain):
 class Policy(nn.Module):
     """π_θ(a|s): categorical for Discrete actions, Gaussian for Box actions."""
 
-    def __init__(self, envs, hidden_sizes):
+    def __init__(self, envs, hidden_sizes, initial_variance=1.0):
         super().__init__()
         space = envs.single_action_space
         self.discrete = isinstance(space, Discrete)
@@ -89,9 +89,9 @@ class Policy(nn.Module):
         # a small last layer: the first policy hardly prefers any action
         self.network = mlp([inputs, *hidden_sizes, outputs], last_gain=0.01)
         if not self.discrete:
-            # σ is the same for all s. At first E|a - mean|² = 1, however many numbers a
-            # has: with more noise a robot falls, with less no far goal is found.
-            log_std = torch.full(space.shape, -math.log(outputs) / 2)
+            # σ is the same for all s. What is set at first is Σσ² = E|a - mean|²: with
+            # more of it a robot falls, with less no far goal is found.
+            log_std = torch.full(space.shape, math.log(initial_variance / outputs) / 2)
             self.log_std = nn.Parameter(log_std)
 
     def distribution(self, obs):
@@ -242,7 +242,7 @@ def train(args, stop=()):
     torch.manual_seed(args.seed)
     torch.distributions.Distribution.set_default_validate_args(False)  # log() checks
     envs = make_envs(args, args.num_envs)
-    policy = Policy(envs, args.hidden_sizes).to(args.device)
+    policy = Policy(envs, args.hidden_sizes, args.initial_variance).to(args.device)
     value_function = ValueFunction(envs, args.hidden_sizes).to(args.device)
     parameters = [*policy.parameters(), *value_function.parameters()]
     optimizer = Adam(parameters, args.learning_rate, eps=1e-5, fused=True)
@@ -530,7 +530,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.error = fail
     count, weight, fraction = number(int, 1), number(float, 0), number(float, 0, 1)
-    size = number(int, 1, 2**14)
+    size, variance = number(int, 1, 2**14), number(float, 1e-6, 1e6)
 
     def flag(name, default, kind, text, **options):
         switch = {"action": argparse.BooleanOptionalAction}
@@ -558,6 +558,7 @@ def parse_args(argv=None):
     flag("--learning-rate", 2.5e-3, weight, "α, step size")
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
+    flag("--initial-variance", 1.0, variance, "Σσ² of the first Gaussian policy")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
     flag("--entropy-coefficient", 0.01, weight, "weight of π's entropy bonus")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
@@ -565,7 +566,7 @@ def parse_args(argv=None):
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
     flag("--rollout-steps", 32, number(int, 2), "T, steps of each copy in D_k")
     flag("--critic-epochs", 10, count, "passes over D_k to re-fit V")
-    flag("--n-steps", None, number(float, 1), "n of R̂^(n), or inf; None: λ-weighted")
+    flag("--n-steps", None, count, "n of R̂^(n); None: λ-weighted")
     flag("--gae-lambda", 0.98, fraction, "λ: 0 is TD, 1 is Monte Carlo")
     args = parser.parse_args(argv)
     checkpoints = [path for path in (args.resume, args.evaluate, args.watch) if path]
@@ -581,8 +582,6 @@ def parse_args(argv=None):
         fail("argument --env-kwargs: not a JSON object")
     if args.device == "cuda" and not torch.cuda.is_available():
         fail("argument --device: torch finds no CUDA device")
-    if args.n_steps not in (None, math.inf) and args.n_steps % 1:
-        fail("argument --n-steps: neither a whole number nor inf")
     if args.total_steps < args.num_envs * args.rollout_steps:
         fail("argument --total-steps: less than a batch, --num-envs × --rollout-steps")
     return args

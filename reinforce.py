@@ -77,7 +77,7 @@ def mlp(sizes, last_gain):
 class Policy(nn.Module):
     """π_θ(a|s): categorical for Discrete actions, Gaussian for Box actions."""
 
-    def __init__(self, envs, hidden_sizes):
+    def __init__(self, envs, hidden_sizes, initial_variance=1.0):
         super().__init__()
         space = envs.single_action_space
         self.discrete = isinstance(space, Discrete)
@@ -86,9 +86,9 @@ class Policy(nn.Module):
         # a small last layer: the first policy hardly prefers any action
         self.network = mlp([inputs, *hidden_sizes, outputs], last_gain=0.01)
         if not self.discrete:
-            # σ is the same for all s. At first E|a - mean|² = 1, however many numbers a
-            # has: with more noise a robot falls, with less no far goal is found.
-            log_std = torch.full(space.shape, -math.log(outputs) / 2)
+            # σ is the same for all s. What is set at first is Σσ² = E|a - mean|²: with
+            # more of it a robot falls, with less no far goal is found.
+            log_std = torch.full(space.shape, math.log(initial_variance / outputs) / 2)
             self.log_std = nn.Parameter(log_std)
 
     def distribution(self, obs):
@@ -217,7 +217,7 @@ def train(args, stop=()):
     torch.manual_seed(args.seed)
     torch.distributions.Distribution.set_default_validate_args(False)  # log() checks
     envs = make_envs(args, args.num_envs)
-    policy = Policy(envs, args.hidden_sizes).to(args.device)
+    policy = Policy(envs, args.hidden_sizes, args.initial_variance).to(args.device)
     kind = {"adam": Adam, "sgd": torch.optim.SGD}[args.optimizer]
     optimizer = kind(policy.parameters(), args.learning_rate, fused=True)
     parts = {"policy": policy, args.optimizer: optimizer}  # its state fits no other
@@ -501,7 +501,7 @@ def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.error = fail
     count, weight, fraction = number(int, 1), number(float, 0), number(float, 0, 1)
-    size = number(int, 1, 2**14)
+    size, variance = number(int, 1, 2**14), number(float, 1e-6, 1e6)
 
     def flag(name, default, kind, text, **options):
         switch = {"action": argparse.BooleanOptionalAction}
@@ -529,6 +529,7 @@ def parse_args(argv=None):
     flag("--learning-rate", 4e-3, weight, "α, step size")
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
+    flag("--initial-variance", 1.0, variance, "Σσ² of the first Gaussian policy")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
     flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy bonus")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")

@@ -413,9 +413,9 @@ def slow_targets(rollout, v, gamma, n=math.inf, lam=None):
 @pytest.mark.parametrize(
     "flags, target",
     [
-        ({"n_steps": 1.0}, {"n": 1}),
-        ({"n_steps": 3.0}, {"n": 3}),
-        ({"n_steps": math.inf}, {"n": math.inf}),
+        ({"n_steps": 1}, {"n": 1}),
+        ({"n_steps": 3}, {"n": 3}),
+        ({"n_steps": 100}, {"n": math.inf}),
         ({"n_steps": None, "gae_lambda": 0.8}, {"lam": 0.8}),
         ({"n_steps": None, "gae_lambda": 0.0}, {"n": 1}),
         ({"n_steps": None, "gae_lambda": 1.0}, {"n": math.inf}),

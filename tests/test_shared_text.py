@@ -53,8 +53,8 @@ COMMON_FLAGS = """
     --env --env-kwargs --max-episode-steps --seed --total-steps --num-envs
     --vectorization --device --run-dir --eval-episodes --checkpoint-every --resume
     --evaluate --watch --video --gamma --learning-rate --anneal-learning-rate
-    --hidden-sizes --max-grad-norm --entropy-coefficient --normalize-observations
-    --normalize-rewards --normalize-advantages
+    --hidden-sizes --initial-variance --max-grad-norm --entropy-coefficient
+    --normalize-observations --normalize-rewards --normalize-advantages
 """.split()
 TRAJECTORIES = ["--weight", "--optimizer"]
 PPO = ["--rollout-steps", "--gae-lambda", "--epochs", "--minibatch-size"]

@@ -22,6 +22,7 @@ NUMBERS = {  # flag: values that are fine, values at the border
     "--learning-rate": (["0", "1e-3", "1"], ["inf", "1e300", "-1e-9"]),
     "--hidden-sizes": (["1", "4", "8"], ["0", "16385"]),
     "--max-grad-norm": (["0", "0.5", "1e9", "inf"], ["-0.5"]),
+    "--initial-variance": (["1e-6", "1", "1e6"], ["0", "inf"]),
     "--entropy-coefficient": (["0", "0.01", "10"], ["inf", "1e300"]),
 }
 WHOLE = {
@@ -43,7 +44,7 @@ OWN = {
     "actor_critic": PARTIAL
     | {
         "--critic-epochs": (["1", "3"], ["0"]),
-        "--n-steps": (["1", "3", "inf"], ["0.5", "1.5"]),
+        "--n-steps": (["1", "3", "1000"], ["0", "1.5", "inf"]),
     },
     "ppo_kl": PARTIAL
     | PPO
