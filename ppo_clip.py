@@ -569,7 +569,7 @@ def parse_args(argv=None):
     flag("--learning-rate", 2e-3, weight, "α, step size")
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
-    flag("--initial-variance", 1.0, variance, "Σσ² of the first Gaussian policy")
+    flag("--initial-variance", 1.5, variance, "Σσ² of the first Gaussian policy")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
     flag("--entropy-coefficient", 0.01, weight, "weight of π's entropy bonus")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
