@@ -80,7 +80,7 @@ def mlp(sizes, last_gain):
 class Policy(nn.Module):
     """π_θ(a|s): categorical for Discrete actions, Gaussian for Box actions."""
 
-    def __init__(self, envs, hidden_sizes, initial_variance=1.0):
+    def __init__(self, envs, hidden_sizes, initial_variance):
         super().__init__()
         space = envs.single_action_space
         self.discrete = isinstance(space, Discrete)
@@ -475,7 +475,7 @@ def evaluate(args, checkpoint, greedy=True):
         kwargs["render_mode"] = "rgb_array"
     num_envs = 1 if kwargs else args.eval_episodes
     envs = make_envs(args, num_envs, training=False, **kwargs)
-    policy = Policy(envs, args.hidden_sizes).to(args.device)
+    policy = Policy(envs, args.hidden_sizes, args.initial_variance).to(args.device)
     load_checkpoint(checkpoint, envs, {"policy": policy})
     torch.manual_seed(args.seed)  # of sampled actions
     remaining = np.full(envs.num_envs, args.eval_episodes // envs.num_envs)

@@ -297,7 +297,7 @@ def gradient_step(env, rows):
     torch.distributions.Distribution.set_default_validate_args(False)
     args = script.parse_args(["--env", env, "--run-dir", "unused"])
     envs = script.make_envs(args, 1)
-    policy = script.Policy(envs, args.hidden_sizes)
+    policy = script.Policy(envs, args.hidden_sizes, args.initial_variance)
     value_function = script.ValueFunction(envs, args.hidden_sizes)
     parameters = [*policy.parameters(), *value_function.parameters()]
     optimizer = script.Adam(parameters, 1e-5, eps=1e-5, fused=True)

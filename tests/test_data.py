@@ -253,7 +253,7 @@ def test_a_time_limit_bootstraps_with_the_episodes_own_final_observation(
     assert truncations > 5 and terminations > 5
 
     envs = script.make_envs(args, 3)
-    policy, critic = script.Policy(envs, [4]), KnownValues()
+    policy, critic = script.Policy(envs, [4], 1.0), KnownValues()
     standing = torch.optim.SGD([*policy.parameters(), *critic.parameters()], lr=0.0)
     beta = [1.0] if script is ppo_kl else []
     scalars = script.update(args, policy, critic, standing, rollout, *beta)
@@ -336,7 +336,7 @@ def test_max_episode_steps_sets_the_horizon_of_a_vectorized_environment_too(tmp_
     flags = ["--env", "CartPole-v1", "--num-envs", "4", "--max-episode-steps", "12"]
     args = arguments(reinforce, tmp_path, *flags, "--total-steps", "100")
     envs = reinforce.make_envs(args, 4)
-    policy = reinforce.Policy(envs, [4])
+    policy = reinforce.Policy(envs, [4], 1.0)
     rollout = reinforce.collect_trajectories(args, envs, policy, seed=0)
     assert max(length for _, length in rollout.episodes) == 12
     assert (rollout.done & ~rollout.terminated)[11].any()
@@ -374,7 +374,7 @@ def policy_for(space, hidden_sizes=(8,)):
         single_observation_space=spaces.Box(-1, 1, (4,)), single_action_space=space
     )
     torch.manual_seed(0)
-    policy = reinforce.Policy(envs, list(hidden_sizes))
+    policy = reinforce.Policy(envs, list(hidden_sizes), 1.0)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.copy_(torch.randn_like(parameter))
@@ -737,7 +737,7 @@ def test_sync_and_async_copies_give_the_same_rollout(tmp_path):
         args = arguments(ppo_clip, tmp_path, *flags, "--rollout-steps", "250")
         envs = ppo_clip.make_envs(args, 2)
         torch.manual_seed(0)
-        policy = ppo_clip.Policy(envs, [8])
+        policy = ppo_clip.Policy(envs, [8], 1.0)
         obs, _ = envs.reset(seed=0)
         done = np.zeros(2, bool)
         rollouts.append(ppo_clip.collect_rollout(args, envs, policy, obs, done))

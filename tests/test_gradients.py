@@ -57,7 +57,7 @@ def networks(script, space="discrete", seed=0, observation=OBSERVATION, hidden=(
         def forward(self, obs):
             return super().forward(obs.double())
 
-    policy = DoublePolicy(envs, hidden).double()
+    policy = DoublePolicy(envs, hidden, 1.0).double()
     value_function = DoubleValueFunction(envs, hidden).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -151,7 +151,7 @@ def updated(script, space, critics=None, **changes):
         single_observation_space=Box(-1, 1, (3,)),
         single_action_space=Discrete(3) if space == "discrete" else Box(-1, 1, (2,)),
     )
-    policy = script.Policy(envs, [8])
+    policy = script.Policy(envs, [8], 1.0)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter += 0.7 * torch.randn(parameter.shape)

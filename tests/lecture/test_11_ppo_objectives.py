@@ -96,7 +96,7 @@ def test_C13_the_first_gradient_of_both_PPOs_is_the_actor_critics_on_the_same_ba
         single_observation_space=Box(-1, 1, (3,)), single_action_space=spaces[actions]
     )
     torch.manual_seed(0)
-    policy = actor_critic.Policy(envs, [8])
+    policy = actor_critic.Policy(envs, [8], 1.0)
     critic = actor_critic.ValueFunction(envs, [8])
     gradients = {}
     for script in actor_critic, ppo_kl, ppo_clip:
