@@ -581,7 +581,7 @@ def parse_args(argv=None):
     flag("--evaluate", None, str, "only evaluate", metavar="CHECKPOINT")
     flag("--watch", None, str, "only evaluate, in a window", metavar="CHECKPOINT")
     flag("--video", None, str, "record the evaluation", metavar="DIR")
-    flag("--gamma", 0.99, fraction, "γ, discount")
+    flag("--gamma", 0.995, fraction, "γ, discount")
     flag("--learning-rate", 2e-3, weight, "α, step size")
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
