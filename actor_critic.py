@@ -195,8 +195,8 @@ def update(args, policy, value_function, optimizer, rollout):
     # (4) one step of the policy
     old_distribution = policy.distribution(obs)  # of the θ that collected
     objective = (old_distribution.log_prob(actions) * advantages).mean()
-    entropy = old_distribution.entropy().mean()
-    objective += args.entropy_coefficient * entropy
+    if args.entropy_coefficient:
+        objective += args.entropy_coefficient * old_distribution.entropy().mean()
     gradient_step(args, optimizer, -objective, policy)  # optimisers minimise
 
     with torch.no_grad():  # what the update has made of the whole batch

@@ -201,8 +201,8 @@ def update(args, policy, value_function, optimizer, rollout):
             distribution = policy.distribution(s)
             ratio = (distribution.log_prob(a) - old_log_prob).exp()  # r_t(θ)
             objective = clipped_surrogate(ratio, advantage, args.clip_epsilon).mean()
-            entropy = distribution.entropy().mean()
-            objective += args.entropy_coefficient * entropy
+            if args.entropy_coefficient:
+                objective += args.entropy_coefficient * distribution.entropy().mean()
             value_loss = (value_function(s) - target).square().mean()
             loss = value_loss - objective  # no parameter is in both
             gradient_step(args, optimizer, loss, policy, value_function)

@@ -216,8 +216,8 @@ def update(args, policy, value_function, optimizer, rollout, beta):
             ratio = (distribution.log_prob(a) - old_log_prob).exp()  # r_t(θ)
             kl = kl_divergence(old_policy.distribution(s), distribution).mean()
             objective = surrogate(ratio, advantage).mean() - beta * kl
-            entropy = distribution.entropy().mean()
-            objective += args.entropy_coefficient * entropy
+            if args.entropy_coefficient:
+                objective += args.entropy_coefficient * distribution.entropy().mean()
             value_loss = (value_function(s) - target).square().mean()
             loss = value_loss - objective  # no parameter is in both
             gradient_step(args, optimizer, loss, policy, value_function)

@@ -202,8 +202,9 @@ def update(args, policy, value_function, optimizer, rollout):
     # (4) one step of the policy
     old_distribution = policy.distribution(obs)  # of the θ that collected
     objective = (old_distribution.log_prob(actions) * advantages).sum() / args.num_envs
-    entropy = old_distribution.entropy().sum() / args.num_envs
-    objective += args.entropy_coefficient * entropy
+    if args.entropy_coefficient:
+        entropy = old_distribution.entropy().sum() / args.num_envs
+        objective += args.entropy_coefficient * entropy
     gradient_step(args, optimizer, -objective, policy)  # optimisers minimise
 
     with torch.no_grad():  # what the update has made of the whole batch
