@@ -21,7 +21,7 @@ Gradient: E_{τ~π_k}[ Σ_t r_t(θ) Â_t ∇ log π_θ(a_t|s_t) ], without the s
 
 New against ppo_kl.py: the minimum with the clipped ratio replaces the KL penalty, and
 with the penalty go β, δ and the adaptation of β (Schulman et al. 2017, section 3).
-By default a small entropy bonus keeps π exploring (that paper's eq. 9).
+By default a small entropy bonus keeps π exploring, as before (that paper's eq. 9).
 
     python ppo_clip.py
     python ppo_clip.py --env HalfCheetah-v5 --total-steps 1_000_000

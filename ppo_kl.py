@@ -26,6 +26,7 @@ Gradient: E_{τ~π_k}[ Σ_t r_t(θ) Â_t ∇ log π_θ(a_t|s_t) ] - β_k ∇ D̄
 New against actor_critic.py: the batch is used for many steps and not for one, so the
 ratio corrects for the policy that collected it, and a penalty holds the new policy near
 it, where L_θk is a good approximation (Schulman et al. 2017, section 4).
+By default a small entropy bonus keeps π exploring, as before (that paper's eq. 9).
 
     python ppo_kl.py
     python ppo_kl.py --env HalfCheetah-v5 --total-steps 1_000_000
@@ -587,7 +588,7 @@ def parse_args(argv=None):
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
     flag("--initial-variance", 1.5, variance, "Σσ² of the first Gaussian policy")
     flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
-    flag("--entropy-coefficient", 0.0, weight, "weight of π's entropy bonus")
+    flag("--entropy-coefficient", 0.003, weight, "weight of π's entropy bonus")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
     flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
     flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
