@@ -151,7 +151,7 @@ def test_the_hill_has_its_top_where_these_tests_say():
     assert J(-8) < -49.9 and J(8) < -49.7
 
 
-# Seeds 0 to 19: after the first update θ is 8.5 and J = -49.9; then J stays below that.
+# Seeds 0 to 9: after the first update J = -49.9 or less; then it stays below that.
 @pytest.mark.parametrize("seed", range(2))
 def test_C7_one_step_that_is_too_large_collapses_the_vanilla_policy_gradient_for_good(
     seed, record_property
@@ -166,7 +166,7 @@ def test_C7_one_step_that_is_too_large_collapses_the_vanilla_policy_gradient_for
     assert max(performance[1:]) < -48
 
 
-# Seeds 0 to 19: J is never below the start's -22.3, and after the last -12.4 to -11.6.
+# Seeds 0 to 9: J is never below the start's -22.3, and after the last -12.0 to -11.6.
 @pytest.mark.parametrize("seed", range(2))
 def test_C7_as_long_a_way_in_small_steps_climbs_to_the_top_with_the_clip(
     seed, record_property
