@@ -180,7 +180,8 @@ def update(args, policy, value_function, optimizer, rollout):
     advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
     if args.n_steps is not None:
         advantages = n_step_returns(*data, args.gamma, args.n_steps) - values[:-1]
-    targets = (advantages + values[:-1])[valid]
+    returns = advantages + values[:-1]  # R̂_t
+    targets = returns[valid]
     fit = explained_variance(values[:-1][valid], targets)
     if args.normalize_advantages:
         advantages = normalize(advantages, valid)
@@ -558,7 +559,7 @@ def parse_args(argv=None):
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
     flag("--initial-variance", 1.0, variance, "Σσ² of the first Gaussian policy")
-    flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
+    flag("--max-grad-norm", 0.1, weight, "bound on the norm of each network's gradient")
     flag("--entropy-coefficient", 0.01, weight, "weight of π's entropy bonus")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
     flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")

@@ -184,7 +184,8 @@ def update(args, policy, value_function, optimizer, rollout):
     # (2) the advantages, and from them the critic's targets
     data = rollout.rewards, values, rollout.terminated, rollout.done
     advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
-    targets = (advantages + values[:-1])[valid]
+    returns = advantages + values[:-1]  # R̂_t
+    targets = returns[valid]
     fit = explained_variance(values[:-1][valid], targets)
     if args.normalize_advantages:
         advantages = normalize(advantages, valid)
