@@ -211,17 +211,15 @@ def update(args, policy, value_function, optimizer, rollout, beta):
     batch = obs, actions, old_log_probs, advantages, targets
     pieces = max(1, len(obs) // args.minibatch_size)
     for _ in range(args.epochs):
-        order = torch.randperm(len(obs))
-        minibatches = zip(*(rows[order].tensor_split(pieces) for rows in batch))
-        for s, a, old_log_prob, advantage, target in minibatches:
+        for rows in torch.randperm(len(obs)).tensor_split(pieces):
+            s, a, old_log_prob, advantage, target = (x[rows] for x in batch)
             distribution = policy.distribution(s)
             ratio = (distribution.log_prob(a) - old_log_prob).exp()  # r_t(θ)
             kl = kl_divergence(old_policy.distribution(s), distribution).mean()
             objective = surrogate(ratio, advantage).mean() - beta * kl
             if args.entropy_coefficient:
                 objective += args.entropy_coefficient * distribution.entropy().mean()
-            value_loss = (value_function(s) - target).square().mean()
-            loss = value_loss - objective  # no parameter is in both
+            loss = (value_function(s) - target).square().mean() - objective
             gradient_step(args, optimizer, loss, policy, value_function)
 
     with torch.no_grad():  # what the update has made of the whole batch

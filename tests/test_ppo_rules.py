@@ -166,6 +166,7 @@ def updated(script, space, critics=None, **changes):
     optimizer = torch.optim.SGD(parameters, lr=1.0)
     args = script.parse_args([])
     plain = {"num_envs": 4, "epochs": 3, "minibatch_size": 9}  # of 36 valid rows
+    plain["max_grad_norm"] = 0.5  # the length of most steps
     vars(args).update(plain | changes)
     rollout = random_rollout(script, space)
     beta = [args.beta] if script is ppo_kl else []
