@@ -22,9 +22,9 @@ Gradient: ĝ = mean over the batch of ∇ log π_θ(a_t|s_t) Â_t, Â_t = R̂_t 
 New against vpg_baseline.py: targets bootstrap with V, so trajectories may be partial:
 less variance for some bias, and an update every few steps. The baseline has become a
 critic, which estimates what has not been seen (Mnih et al. 2016; Schulman et al. 2016).
-By default a small entropy bonus keeps π exploring (the former's section 4), and ĝ has a
-tighter bound, so that small, noisy batches count alike. ĝ is a mean over steps: partial
-trajectories have no m. γ^t is left out, as before.
+By default a small entropy bonus keeps π exploring (the former's section 4), and a
+tighter bound on gradients makes small, noisy batches count alike. ĝ is a mean over
+steps: partial trajectories have no m. γ^t is left out, as before.
 
     python actor_critic.py
     python actor_critic.py --env Pendulum-v1 --total-steps 300_000 --n-steps 5
