@@ -176,7 +176,7 @@ def update(args, policy, value_function, optimizer, rollout):
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
     values = values.cpu().numpy()
 
-    # (2) the advantages, and from them the critic's targets
+    # (2) returns and advantages: the values are from before this batch is fitted
     data = rollout.rewards, values, rollout.terminated, rollout.done
     advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
     if args.n_steps is not None:
@@ -559,7 +559,7 @@ def parse_args(argv=None):
     flag("--learning-rate", 2.5e-3, weight, "α, step size")
     flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
     flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
-    flag("--initial-variance", 1.0, variance, "Σσ² of the first Gaussian policy")
+    flag("--initial-variance", 1.5, variance, "Σσ² of the first Gaussian policy")
     flag("--max-grad-norm", 0.1, weight, "bound on the norm of each network's gradient")
     flag("--entropy-coefficient", 0.01, weight, "weight of π's entropy bonus")
     flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
