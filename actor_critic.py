@@ -176,7 +176,7 @@ def update(args, policy, value_function, optimizer, rollout):
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
     values = values.cpu().numpy()
 
-    # (2) returns and advantages: the values are from before this batch is fitted
+    # (2) returns and advantages: the values are those from before the fit in (3)
     data = rollout.rewards, values, rollout.terminated, rollout.done
     advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
     if args.n_steps is not None:

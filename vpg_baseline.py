@@ -181,7 +181,7 @@ def update(args, policy, value_function, optimizer, rollout):
         values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
     values = values.cpu().numpy()
 
-    # (2) returns and advantages: the values are from before this batch is fitted
+    # (2) returns and advantages: the values are those from before the fit in (3)
     returns = rewards_to_go(rollout.rewards, rollout.done, args.gamma)
     if args.weight == "trajectory":
         returns = np.broadcast_to(returns[0], returns.shape)  # R(τ) at every t
