@@ -73,6 +73,7 @@ CHECK = [
     ("Pendulum-v1", 300_000),
 ]
 KEY = ["variant", "script", "env", "steps", "seed", "flags"]
+MEASURED = ["last_100", "steps_to_475", "cpu_seconds", "commit"]
 
 
 def concerns(variant, script, env):
@@ -211,7 +212,8 @@ def main():
                 failed += 1
                 bar.write(str(row))
                 continue
-            append(path, dict(zip(KEY, jobs[job])) | row)
+            measured = {name: row[name] for name in MEASURED}
+            append(path, dict(zip(KEY, jobs[job])) | measured)
     if failed:
         sys.exit(f"{failed} of {len(jobs)} runs failed; give the command again")
 
