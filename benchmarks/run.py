@@ -3,7 +3,8 @@
     python benchmarks/run.py ppo_clip --env Pendulum-v1 --seed 1
 
 It calls the script's own parse_args and train, with one torch thread and a temporary
-run folder, and prints what it measured as one line of JSON.
+run folder, evaluates the result if --eval-episodes is given, and prints what it
+measured as one line of JSON. sb3_ppo and sb3_a2c are Stable-Baselines3's, by peers.py.
 """
 
 import csv
@@ -23,16 +24,48 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SCRIPTS = ["reinforce", "vpg_baseline", "actor_critic", "ppo_kl", "ppo_clip"]
+PEERS = ["sb3_ppo", "sb3_a2c"]
 SOLVED = 475  # CartPole-v1's threshold, for a mean over 100 episodes
+POINTS = 50  # of a learning curve
+PLAIN_MLP = "--pytorch-initialization"  # no flag of the scripts: see plain_mlp
 
 
-def steps_to(threshold, history):
-    """The first step at which the last 100 episodes have this mean; None if never."""
-    returns = [episode_return for _, episode_return in history]
-    for end in range(100, len(history) + 1):
-        if np.mean(returns[end - 100 : end]) >= threshold:
-            return history[end - 1][0]
-    return None
+def plain_mlp(sizes, last_gain):
+    """The scripts' network as PyTorch initialises it, in the place of their mlp."""
+    from torch import nn
+
+    layers = []
+    for fan_in, fan_out in zip(sizes[:-1], sizes[1:]):
+        layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def last_100_means(returns):
+    """After each episode, the mean of the last 100 returns (of all, while fewer)."""
+    total = np.cumsum([0.0, *returns])
+    end = np.arange(1, len(total))
+    begin = np.maximum(end - 100, 0)
+    return (total[end] - total[begin]) / (end - begin)
+
+
+def logged(folder):
+    """Steps and means of the last 100 returns, from a run's TensorBoard log."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = EventAccumulator(str(folder), {"scalars": 0}).Reload()
+    if "rollout/episode_return" not in log.Tags()["scalars"]:
+        return np.array([]), np.array([])
+    events = log.Scalars("rollout/episode_return")
+    return np.array([e.step for e in events]), np.array([e.value for e in events])
+
+
+def curve(steps, means, total_steps):
+    """The latest mean at POINTS steps up to total_steps; None before the first."""
+    points = []
+    for point in np.linspace(total_steps / POINTS, total_steps, POINTS):
+        known = means[np.minimum(steps, total_steps) <= round(point)]
+        points.append(round(float(known[-1]), 2) if len(known) else None)
+    return points
 
 
 def measure(script, flags):
@@ -41,17 +74,41 @@ def measure(script, flags):
 
     torch.set_num_threads(1)
     sys.path.insert(0, str(ROOT))
-    module = importlib.import_module(script)
+    if script in PEERS:
+        module, flags = importlib.import_module("peers"), [script, *flags]
+    else:
+        module = importlib.import_module(script)
+    if PLAIN_MLP in flags:
+        module.mlp = plain_mlp
+        flags = [flag for flag in flags if flag != PLAIN_MLP]
     with tempfile.TemporaryDirectory() as folder:
         args = module.parse_args([*flags, "--run-dir", f"{folder}/run"])
         begin = time.process_time()
-        _, history = module.train(args)
+        try:
+            _, history = module.train(args)
+            finite = True
+            steps = np.array([step for step, _ in history])
+            means = last_100_means([episode_return for _, episode_return in history])
+            solved = steps[99:][means[99:] >= SOLVED]
+        except FloatingPointError:  # what was logged before it stays
+            finite = False
+            steps, means = logged(args.run_dir)
+            solved = steps[means >= SOLVED]
         seconds = time.process_time() - begin
-    last_100 = [episode_return for _, episode_return in history[-100:]]
+        mean, std = None, None
+        if "--eval-episodes" in flags and finite:
+            returns = module.evaluate(args, f"{args.run_dir}/checkpoint.pt")
+            mean, std = round(float(returns.mean()), 2), round(float(returns.std()), 2)
+    if args.env != "CartPole-v1":
+        solved = []
     return {
-        "last_100": round(float(np.mean(last_100)), 2) if last_100 else None,
-        "steps_to_475": steps_to(SOLVED, history) if "CartPole" in args.env else None,
+        "last_100": round(float(means[-1]), 2) if len(means) else None,
+        "evaluation_mean": mean,
+        "evaluation_std": std,
+        "steps_to_475": int(solved[0]) if len(solved) else None,
+        "finite": finite,
         "cpu_seconds": round(seconds, 1),
+        "curve": curve(steps, means, args.total_steps),
     }
 
 
