@@ -1,210 +1,302 @@
-"""Runs the grid of script × environment × seed whose results README shows.
+"""Runs the grid, the ladder and the ablations that README and docs/results.md show.
 
-    pip install stable-baselines3 "gymnasium[box2d,mujoco]"
-    python benchmarks/learn.py                    everything that is not there yet
-    python benchmarks/learn.py --group cartpole --workers 2
-    python benchmarks/learn.py --ray auto         the same jobs on a Ray cluster
+    pip install stable-baselines3 pandas "gymnasium[box2d,mujoco]"
+    python benchmarks/learn.py --workers 2          everything that is not there yet
+    python benchmarks/learn.py --group ladder       one group of jobs: see GROUPS
+    python benchmarks/learn.py --ray auto           the same jobs on a Ray cluster
+    python benchmarks/learn.py --fingerprint        a hash of what the scripts compute
 
-Each run is the script's own command line, in a process of its own with one torch
-thread, and nothing changed but the environment, the seed and the number of steps. The
-peers, Stable-Baselines3's PPO and A2C, run through peers.py in the same way.
+Seeds are 1000 and up; nothing was chosen by looking at them. Each run is a row of
+results/runs.csv and its learning curve (the mean of the last 100 episodes at 50 points)
+a row of results/curves.csv. Runs that are there already are skipped, so the command
+can be stopped and given again; groups share the runs that they have in common. A run
+that becomes non-finite keeps its last 100 episodes, and its column finite is False.
 
-A finished run appends one row to benchmarks/results/runs.csv, and its learning curve
-(mean return of the last 100 episodes against steps) to benchmarks/results/curves.csv.
-Runs that are there already are skipped: the command can be stopped and given again.
-benchmarks/report.py makes tables and figures of what is there.
-
-A search for defaults keeps away from what is reported:
-
-    python benchmarks/learn.py --group mujoco --scripts ppo_clip --seeds 100 101 \\
-        --flags="--gae-lambda 0.95" --results benchmarks/results/search
+All rows are of one set of numbers. The fingerprint is a hash of the training episodes
+of short runs of all five scripts; each row has it, and no job starts if it is not the
+one in results/fingerprint.txt. The file's second line names versions and processor:
+elsewhere numbers are rounded differently, and fingerprints cannot be compared.
 """
 
 import argparse
-import csv
+import contextlib
+import hashlib
+import importlib
 import importlib.metadata
 import os
-import re
-import subprocess
 import sys
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from run import (
+    PEERS,
+    PLAIN_MLP,
+    POINTS,
+    RESULTS,
+    ROOT,
+    SCRIPTS,
+    append,
+    read,
+    run_all,
+    scripts_commit,
+)
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parents[1]
-PEERS = {"sb3_ppo": "PPO", "sb3_a2c": "A2C"}
-SCRIPTS = ["reinforce", "vpg_baseline", "actor_critic", "ppo_kl", "ppo_clip", *PEERS]
-MUJOCO = "HalfCheetah Hopper InvertedDoublePendulum InvertedPendulum Reacher Swimmer"
-GROUPS = {  # name: (environments, steps, seeds)
-    "cartpole": (["CartPole-v1"], 200_000, 10),
-    "classic": (
-        ["Acrobot-v1", "Pendulum-v1", "MountainCarContinuous-v0"],
-        300_000,
-        10,
-    ),
-    "lunarlander": (["LunarLander-v3", "LunarLanderContinuous-v3"], 1_000_000, 5),
-    "mujoco": ([f"{task}-v5" for task in [*MUJOCO.split(), "Walker2d"]], 1_000_000, 3),
+FIRST_SEED = 1000
+TASKS = [
+    "HalfCheetah-v5",
+    "Hopper-v5",
+    "InvertedDoublePendulum-v5",
+    "InvertedPendulum-v5",
+    "Reacher-v5",
+    "Swimmer-v5",
+    "Walker2d-v5",
+]
+CLASSIC = ["Acrobot-v1", "Pendulum-v1", "MountainCarContinuous-v0"]
+LANDERS = ["LunarLander-v3", "LunarLanderContinuous-v3"]
+STEPS = {"CartPole-v1": 200_000} | dict.fromkeys(CLASSIC, 300_000)
+STEPS |= dict.fromkeys([*LANDERS, *TASKS], 1_000_000)
+
+# A setting is (script, flags), flags beyond the defaults; "" is the script as it is.
+RUNGS = {
+    "1 REINFORCE, R(τ)": ("reinforce", "--weight trajectory"),
+    "2 REINFORCE, G_t": ("reinforce", ""),
+    "3 baseline": ("vpg_baseline", ""),
+    "4 bootstrapping, n = 5": ("actor_critic", ""),
+    "5 GAE, the PPOs' batch": ("actor_critic", "--advantage gae --rollout-steps 256"),
+    "6 many steps, no bound": ("ppo_clip", "--clip-epsilon inf"),
+    "7 many steps, KL penalty": ("ppo_kl", ""),
+    "8 many steps, clip": ("ppo_clip", ""),
 }
-HALF = {"ppo_kl": 100_000, "ppo_clip": 100_000}  # the PPOs' budget on CartPole-v1
-THRESHOLDS = {"CartPole-v1": 475}
-POINTS = 50  # of a learning curve
+STEP_SIZES = {
+    "3e-4": "--learning-rate 3e-4",
+    "1e-3": "--learning-rate 1e-3",
+    "2.5e-3": "",  # the default
+    "1e-2": "--learning-rate 1e-2",
+}
+TABLE1 = {
+    "no clipping or penalty": ("ppo_clip", "--clip-epsilon inf"),
+    "clipping, ε = 0.1": ("ppo_clip", "--clip-epsilon 0.1"),
+    "clipping, ε = 0.2": ("ppo_clip", ""),
+    "clipping, ε = 0.3": ("ppo_clip", "--clip-epsilon 0.3"),
+    "adaptive KL, δ = 0.003": ("ppo_kl", "--target-kl 0.003"),
+    "adaptive KL, δ = 0.01": ("ppo_kl", ""),
+    "adaptive KL, δ = 0.03": ("ppo_kl", "--target-kl 0.03"),
+}
+DETAILS = {
+    "normalised observations": "--no-normalize-observations",
+    "normalised rewards": "--no-normalize-rewards",
+    "normalised advantages": "--no-normalize-advantages",
+    "annealed step size": "--no-anneal-learning-rate",
+    "orthogonal initialisation": PLAIN_MLP,
+    "gradient clipping": "--max-grad-norm inf",
+}
+ACTIONS = {"HalfCheetah-v5": 6, "Hopper-v5": 3, "Pendulum-v1": 1}
+EPOCHS = {"1": "--epochs 1", "3": "--epochs 3", "5": ""}
+EPOCHS |= {"10": "--epochs 10", "20": "--epochs 20"}
+
+
+def details(env):
+    """{what is off: flags of ppo_clip.py} on an environment; "none" is the default."""
+    off = dict(DETAILS)
+    if env in ACTIONS:  # σ = 1 in every dimension, as in much other code
+        off["first noise"] = f"--initial-variance {ACTIONS[env]}"
+    return {"none": ""} | off | {"all": " ".join(off.values())}
+
+
+def defaults(scripts):
+    return [(script, "") for script in scripts]
+
+
+GROUPS = {  # name: [(settings, environments, number of seeds)]
+    "grid": [
+        (defaults(SCRIPTS), ["CartPole-v1", *CLASSIC], 10),
+        (defaults(SCRIPTS), LANDERS, 5),
+        (defaults(["ppo_kl", "ppo_clip"]), TASKS, 10),
+        (defaults(SCRIPTS[:3]), TASKS, 3),
+        (defaults(PEERS), ["CartPole-v1", *CLASSIC, *LANDERS, *TASKS], 3),
+    ],
+    "ladder": [
+        (list(RUNGS.values()), ["CartPole-v1"], 10),
+        (list(RUNGS.values()), ["LunarLander-v3"], 5),
+    ],
+    "step_sizes": [
+        (
+            [
+                (script, f"{flags} {step_size}".strip())
+                for script, flags in RUNGS.values()
+                for step_size in STEP_SIZES.values()
+            ],
+            ["CartPole-v1"],
+            3,
+        )
+    ],
+    "table1": [(list(TABLE1.values()), TASKS, 3)],
+    "details": [
+        ([("ppo_clip", flags) for flags in details(env).values()], [env], seeds)
+        for env, seeds in [
+            ("HalfCheetah-v5", 6),
+            ("Hopper-v5", 6),
+            ("Pendulum-v1", 3),
+            ("LunarLander-v3", 3),
+        ]
+    ],
+    "epochs": [
+        (
+            [("ppo_clip", flags) for flags in EPOCHS.values()],
+            ["HalfCheetah-v5", "CartPole-v1"],
+            3,
+        )
+    ],
+}
+KEY = ["script", "env", "steps", "seed", "flags"]
+MEASURED = ["last_100", "evaluation_mean", "evaluation_std", "steps_to_475"]
+MEASURED += ["finite", "cpu_seconds", "commit", "fingerprint", "node"]
 PACKAGES = ["torch", "gymnasium", "numpy", "mujoco", "box2d", "stable_baselines3"]
 
 
-def run(script, env, steps, seed, flags, commit, root=ROOT, node="local"):
-    """One run: trains, evaluates over 100 episodes, returns its row and its curve."""
-    peer = PEERS.get(script)
-    command = ["benchmarks/peers.py", peer] if peer else [f"{script}.py"]
-    command += ["--env", env, "--seed", str(seed), "--total-steps", str(steps)]
-    command += ["--eval-episodes", "100", *flags.split()]
-    with tempfile.TemporaryDirectory() as folder:
-        with open(f"{folder}/output", "w+") as output:
-            begin = time.perf_counter()
-            process = subprocess.Popen(
-                [sys.executable, *command, "--run-dir", f"{folder}/run"],
-                cwd=root,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"},
-            )
-            _, status, usage = os.wait4(process.pid, 0)  # this one process's memory
-            process.returncode = os.waitstatus_to_exitcode(status)
-            wall = time.perf_counter() - begin
-            output.seek(0)
-            text = output.read()
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(command)}: {text[-500:]}")
-        events = EventAccumulator(f"{folder}/run", {"scalars": 0}).Reload()
-    returns = events.Scalars(
-        "rollout/ep_rew_mean" if peer else "rollout/episode_return"
-    )
-    speed = events.Scalars("time/fps" if peer else "time/steps_per_second")
-    x, y = [event.step for event in returns], [event.value for event in returns]
-    grid = np.linspace(steps / POINTS, steps, POINTS).astype(int)
-    curve = np.interp(grid, x, y, left=np.nan)  # none before the first episode's end
-    threshold = THRESHOLDS.get(env, np.inf)
-    reached = [event.step for event in returns if event.value >= threshold]
-    evaluation = re.search(r"return (\S+) ± (\S+) over", text)
-    row = {
-        "script": script,
-        "env": env,
-        "seed": seed,
-        "flags": flags,
-        "steps": steps,
-        "last_100_episodes": round(y[-1], 2),
-        "evaluation_mean": evaluation[1],
-        "evaluation_std": evaluation[2],
-        "steps_to_threshold": reached[0] if reached else "",
-        "steps_per_second": round(speed[-1].value),
-        "wall_seconds": round(wall, 1),
-        "peak_megabytes": usage.ru_maxrss // 1024,
-        "commit": commit,
-        "node": node,
-        "python": sys.version.split()[0],
-    }
+def versions():
+    """The versions of Python and of the packages that a run depends on."""
+    found = {"python": sys.version.split()[0]}
     for package in PACKAGES:
         try:
-            row[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            row[package] = ""
-    return row, [[script, env, seed, s, round(r, 2)] for s, r in zip(grid, curve)]
+            found[package] = ""
+    return found
 
 
-def finished_runs(jobs, args):
-    """What run returns for each of the jobs, in the order in which they end."""
-    if args.ray:
-        import ray
+def fingerprint():
+    """A hash of the training episodes of short runs, and where it holds."""
+    import torch
 
-        @ray.remote(num_cpus=1)
-        def remote_run(*job):  # in a node's copy of this repository
-            node = ray.get_runtime_context().get_node_id()[:8]
-            return run(*job, root=".", node=node)
+    sys.path.insert(0, str(ROOT))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    digest = hashlib.sha256()
+    for script in SCRIPTS:
+        module = importlib.import_module(script)
+        for env in "CartPole-v1", "Pendulum-v1", "Acrobot-v1 --max-episode-steps 100":
+            flags = f"--env {env} --total-steps 5000 --seed 1".split()
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                open(os.devnull, "w") as nowhere,
+                contextlib.redirect_stderr(nowhere),  # the progress bar
+            ):
+                args = module.parse_args([*flags, "--run-dir", f"{folder}/run"])
+                _, history = module.train(args)
+            for steps, episode_return in history:
+                digest.update(f"{steps} {float(episode_return)!r}\n".encode())
+    torch.set_num_threads(threads)
+    where = {name: importlib.metadata.version(name) for name in PACKAGES[:3]}
+    processor = torch.backends.cpu.get_cpu_capability()
+    text = ", ".join(f"{name} {version}" for name, version in where.items())
+    return digest.hexdigest()[:12], f"{text}, {processor}"
 
-        ray.init(args.ray, runtime_env={"working_dir": str(ROOT)})
-        pending = [remote_run.remote(*job) for job in jobs]
-        while pending:
-            ready, pending = ray.wait(pending)
-            yield partial(ray.get, ready[0])
-        return
-    with ThreadPoolExecutor(args.workers) as pool:
-        futures = [pool.submit(run, *job) for job in jobs]
-        for future in as_completed(futures):
-            yield future.result
+
+def check_fingerprint():
+    """The fingerprint; ends the program if the stored one is of other scripts."""
+    found, where = fingerprint()
+    path = RESULTS / "fingerprint.txt"
+    if not path.exists():
+        sys.exit(f"no {path}: learn.py --fingerprint prints what belongs in it")
+    stored, stored_where = path.read_text().split("\n")[:2]
+    if where == stored_where and found != stored:
+        sys.exit(
+            f"The scripts compute other numbers than before: their fingerprint is "
+            f"{found}, that of the rows {stored}. Begin a new {RESULTS}/runs.csv, or "
+            "undo the change."
+        )
+    return found
 
 
-def append(path, rows, header):
-    """Append rows to a CSV file, beneath a header if the file is new."""
-    new = not path.exists()
-    with open(path, "a", newline="") as file:
-        csv.writer(file).writerows([header] * new + rows)
+def jobs_of(args):
+    """{job: the beginning of its row}, in the order in which they are to run."""
+    jobs = {}
+    for group in args.group or GROUPS:
+        for settings, envs, count in GROUPS[group]:
+            for seed in args.seeds or range(count):
+                for env in envs:
+                    for script, flags in settings:
+                        if script not in args.scripts or env not in (args.envs or envs):
+                            continue
+                        first = 0 if script in PEERS else FIRST_SEED
+                        number = seed if args.seeds else first + seed
+                        run = f"--env {env} --total-steps {STEPS[env]} --seed {number}"
+                        words = f"{flags} {run} --eval-episodes 100".split()
+                        key = (script, env, STEPS[env], number, flags)
+                        jobs[script, tuple(words)] = key
+    return jobs
 
 
-def git(*command):
-    """A git command's output."""
-    command = ["git", "-C", str(ROOT), *command]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+def run_on_ray(jobs, address):
+    """run_all on a Ray cluster: each run in a node's copy of this repository."""
+    import ray
+
+    @ray.remote(num_cpus=1)
+    def run_there(script, flags):
+        sys.path.insert(0, str(Path("benchmarks").resolve()))
+        row = importlib.import_module("run").run(script, flags)
+        return row | {"node": ray.get_runtime_context().get_node_id()[:8]}
+
+    ray.init(address, runtime_env={"working_dir": str(ROOT), "excludes": [".git"]})
+    commit = scripts_commit()  # a node's copy has no history
+    pending = {run_there.remote(*job): job for job in jobs}
+    while pending:
+        (ready,), _ = ray.wait(list(pending))
+        job = pending.pop(ready)
+        try:
+            yield job, ray.get(ready) | {"commit": commit}
+        except ray.exceptions.RayError as error:
+            yield job, error
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--group", choices=GROUPS, action="append", help="default: all")
-    parser.add_argument("--scripts", nargs="+", choices=SCRIPTS, default=SCRIPTS)
-    parser.add_argument("--envs", nargs="+", help="of the groups; default: all")
-    parser.add_argument("--seeds", nargs="+", type=int, help="default: the group's")
-    parser.add_argument("--flags", default="", help="more flags, for a search")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--workers", type=int, default=1, help="processes at a time")
-    parser.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster, or auto")
-    args = parser.parse_args()
-    if args.flags and args.results == parser.get_default("results"):
-        parser.error("argument --flags: a search needs --results of its own")
-    return args
+    scripts = [*SCRIPTS, *PEERS]
+    flag = parser.add_argument
+    flag("--fingerprint", action="store_true", help="print it, run nothing")
+    flag("--group", choices=GROUPS, action="append", help="default: all")
+    flag("--scripts", nargs="+", choices=scripts, default=scripts)
+    flag("--envs", nargs="+", help="default: the group's")
+    flag("--seeds", nargs="+", type=int, help="default: the group's")
+    flag("--workers", type=int, default=1, help="processes at a time")
+    flag("--ray", metavar="ADDRESS", help="of a Ray cluster, or auto")
+    return parser.parse_args()
 
 
 def main():
     args = parse_args()
-    args.results.mkdir(parents=True, exist_ok=True)
-    finished = set()
-    if (args.results / "runs.csv").exists():
-        with open(args.results / "runs.csv") as file:
-            for row in csv.DictReader(file):
-                steps, seed = int(row["steps"]), int(row["seed"])
-                key = row["script"], row["env"], steps, seed, row["flags"]
-                finished.add(key)
-    jobs = []
-    for group in args.group or GROUPS:
-        envs, steps, seeds = GROUPS[group]
-        for seed in args.seeds or range(seeds):
-            for env in envs:
-                for script in args.scripts:
-                    budget = HALF.get(script, steps) if group == "cartpole" else steps
-                    if env in (args.envs or envs):
-                        jobs.append((script, env, budget, seed, args.flags))
-    # scripts as they are committed, or the commit doesn't name what ran
-    changed = " and changes" if git("status", "--porcelain", "--", "*.py") else ""
-    commit = git("rev-parse", "--short", "HEAD") + changed
-    jobs = [(*job, commit) for job in jobs if job not in finished]
+    if args.fingerprint:
+        print(*fingerprint(), sep="\n")
+        return
+    mark = {"fingerprint": check_fingerprint(), "node": "local"}
+    finished = {tuple(row[name] for name in KEY) for row in read(RESULTS / "runs.csv")}
+    jobs = {
+        job: key
+        for job, key in jobs_of(args).items()
+        if tuple(map(str, key)) not in finished
+    }
+    if args.ray:
+        results = run_on_ray(jobs, args.ray)
+    else:
+        results = run_all(jobs, args.workers)
     failed = 0
     with tqdm(total=len(jobs), unit="run") as bar:
-        for result in finished_runs(jobs, args):
+        for job, row in results:
             bar.update()
-            try:
-                row, curve = result()
-            except Exception as error:  # one failed run doesn't end the others
+            if isinstance(row, Exception):
                 failed += 1
-                bar.write(str(error))
+                bar.write(str(row))
                 continue
-            append(args.results / "runs.csv", [list(row.values())], list(row))
-            header = ["script", "env", "seed", "steps", "return"]
-            append(args.results / "curves.csv", curve, header)
+            key = dict(zip(KEY, jobs[job]))
+            points = dict(zip(range(1, POINTS + 1), row.pop("curve")))
+            row = mark | row
+            measured = {name: row[name] for name in MEASURED}
+            append(RESULTS / "curves.csv", key | points)
+            append(RESULTS / "runs.csv", key | measured | versions())
     if failed:
         sys.exit(f"{failed} of {len(jobs)} runs failed; give the command again")
 
