@@ -170,26 +170,26 @@ def append(path, row):
         writer.writerow(row)
 
 
-def random_return(env, path=RESULTS / "random.csv", episodes=100):
-    """Mean return of a policy with uniformly random actions; measured once."""
+def random_returns(env, path=RESULTS / "random.csv", episodes=100):
+    """Returns of a policy with uniformly random actions; measured once."""
     for row in read(path):
         if row["env"] == env:
-            return float(row["mean_return"])
+            return np.array(row["returns"].split(), dtype=float)
     import gymnasium as gym
 
     envs = gym.make(env)
     envs.action_space.seed(0)
-    total = 0.0
-    for episode in range(episodes):
-        envs.reset(seed=0 if episode == 0 else None)
-        done = False
+    returns = []
+    while len(returns) < episodes:
+        envs.reset(seed=None if returns else 0)
+        done, total = False, 0.0
         while not done:
             _, reward, terminated, truncated, _ = envs.step(envs.action_space.sample())
-            total += float(reward)
             done = terminated or truncated
-    mean = round(total / episodes, 2)
-    append(path, {"env": env, "episodes": episodes, "mean_return": mean})
-    return mean
+            total += float(reward)
+        returns.append(round(total, 2))
+    append(path, {"env": env, "returns": " ".join(map(str, returns))})
+    return np.array(returns)
 
 
 def main():

@@ -23,7 +23,7 @@ import argparse
 import sys
 
 import pandas as pd
-from run import RESULTS, SCRIPTS, SOLVED, append, random_return, read, run_all
+from run import RESULTS, SCRIPTS, SOLVED, append, random_returns, read, run_all
 from scipy import stats
 from tqdm import tqdm
 
@@ -120,7 +120,7 @@ def jobs_of(args):
 
 def scores(rows):
     """rows with a column score: 0 is a random policy, 1 the best mean of the cell."""
-    random = rows["env"].map({env: random_return(env) for env in set(rows["env"])})
+    random = rows["env"].map(lambda env: random_returns(env).mean())
     means = rows.groupby(["variant", "script", "env"])["last_100"].mean()
     best = means.groupby(["script", "env"]).max().rename("best")
     best = rows.join(best, on=["script", "env"])["best"]
