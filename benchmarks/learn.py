@@ -210,22 +210,30 @@ def check_fingerprint():
     return found
 
 
+def rows_of(group):
+    """The keys of a group's rows, in the order in which they are to run."""
+    for settings, envs, count in GROUPS[group]:
+        for index in range(count):
+            for env in envs:
+                for script, flags in settings:
+                    seed = index if script in PEERS else FIRST_SEED + index
+                    yield script, env, STEPS[env], seed, flags
+
+
 def jobs_of(args):
-    """{job: the beginning of its row}, in the order in which they are to run."""
+    """{job: key of its row}, of all rows that are asked for."""
     jobs = {}
     for group in args.group or GROUPS:
-        for settings, envs, count in GROUPS[group]:
-            for seed in args.seeds or range(count):
-                for env in envs:
-                    for script, flags in settings:
-                        if script not in args.scripts or env not in (args.envs or envs):
-                            continue
-                        first = 0 if script in PEERS else FIRST_SEED
-                        number = seed if args.seeds else first + seed
-                        run = f"--env {env} --total-steps {STEPS[env]} --seed {number}"
-                        words = f"{flags} {run} --eval-episodes 100".split()
-                        key = (script, env, STEPS[env], number, flags)
-                        jobs[script, tuple(words)] = key
+        for key in rows_of(group):
+            script, env, steps, seed, flags = key
+            if (
+                script in args.scripts
+                and env in (args.envs or [env])
+                and seed in (args.seeds or [seed])
+            ):
+                run = f"--env {env} --total-steps {steps} --seed {seed}"
+                job = script, tuple(f"{flags} {run} --eval-episodes 100".split())
+                jobs[job] = key
     return jobs
 
 
