@@ -1,55 +1,50 @@
-"""PPO with an adaptive KL penalty: many steps on one batch, each held close to π_k.
+"""PPO with an adaptive KL penalty: many gradient steps on one batch, none too far.
 
-Objective: with r_t(θ) = π_θ(a_t|s_t) / π_θk(a_t|s_t), maximise over θ
+Objective: with the ratio r_t(θ) = π_θ(a_t|s_t) / π_θk(a_t|s_t), maximise over θ
     L_θk(θ) - β_k D̄_KL(θ‖θ_k),   L_θk(θ) = E_{τ~π_k}[ Σ_t r_t(θ) Â_t ],
-    D̄_KL(θ‖θ_k) = E_{s~d^π_k}[ D_KL(π_θk(·|s), π_θ(·|s)) ]: the old policy first
-Gradient: E_{τ~π_k}[ Σ_t r_t(θ) Â_t ∇ log π_θ(a_t|s_t) ] - β_k ∇ D̄_KL(θ‖θ_k); at
-    θ = θ_k, where the ratio is 1 and ∇ D̄_KL is 0, it is the policy gradient. The code
-    takes means over all steps: smaller than Σ_t by a factor that β adapts to.
+    D̄_KL(θ‖θ_k) = E_{s~d^π_k}[ D_KL(π_θk(·|s), π_θ(·|s)) ], the old policy first
+Gradient: E_{τ~π_k}[ Σ_t r_t(θ) Â_t ∇ log π_θ(a_t|s_t) ] - β_k ∇ D̄_KL(θ‖θ_k). At θ = θ_k
+    the ratio is 1 and ∇ D̄_KL is 0, so it is the policy gradient. The code takes the
+    mean over all steps instead of the sum over t; β adapts to that.
 
-    Input: initial policy parameters θ_0, initial KL penalty β_0, target KL-divergence δ
+    Input: initial policy parameters θ_0, initial KL penalty β_0, target KL divergence δ
     for k = 0, 1, 2, ... do
         (1) collect a set of partial trajectories D_k with policy π_k = π(θ_k)
-        (2) estimate advantages Â_t with any advantage estimation algorithm: here, GAE
-        (3) θ_{k+1} = argmax_θ L_θk(θ) - β_k D̄_KL(θ‖θ_k) by K epochs of minibatch
-            steps (Adam), and with them the critic, V(s) towards R̂ = Â + V(s)
+        (2) estimate the advantages Â_t, here with GAE
+        (3) θ_{k+1} = argmax_θ L_θk(θ) - β_k D̄_KL(θ‖θ_k), by K epochs of minibatch
+            steps (Adam); the same steps fit the critic V(s) to R̂_t = Â_t + V(s_t)
         (4) if D̄_KL(θ_{k+1}‖θ_k) >= 1.5 δ then β_{k+1} = 2 β_k
             else if D̄_KL(θ_{k+1}‖θ_k) <= δ / 1.5 then β_{k+1} = β_k / 2
-    end for
 
-    π_θ(a|s), π_k   policy.distribution(obs), old_policy.distribution(obs)
-    V(s), Â_t, R̂_t  value_function(obs), advantages, targets
-    r_t(θ), D̄_KL    ratio, kl
-    β_0, β_k, δ     --beta, beta, --target-kl
-    K, γ, λ         --epochs, --gamma, --gae-lambda
+    π_θ(a|s), V(s)   policy.distribution(obs), value_function(obs)
+    r_t(θ), Â_t, R̂_t ratio, advantages, returns
+    D̄_KL, β_k, β_0, δ   kl, beta, --beta, --target-kl
+    K, γ, λ          --epochs, --gamma, --gae-lambda
 
-New against actor_critic.py: the batch is used for many steps and not for one, so the
-ratio corrects for the policy that collected it, and a penalty holds the new policy near
-it, where L_θk is a good approximation (Schulman et al. 2017, section 4).
-By default a small entropy bonus keeps π exploring, as before (that paper's eq. 9).
+New compared with actor_critic.py: many steps on one batch instead of one. The ratio
+corrects for the policy that collected the batch, and the penalty keeps the new policy
+where L_θk is a good approximation (Schulman et al. 2017, section 4).
 
     python ppo_kl.py
-    python ppo_kl.py --env HalfCheetah-v5 --total-steps 1_000_000
+    python ppo_kl.py --env HalfCheetah-v5 --total-steps 1e6
 """
 
 import argparse
 import copy
-import io
 import json
 import math
+import multiprocessing
 import os
+import random
+import shlex
 import signal
 import sys
-import threading
 import time
-import zipfile
-from collections import namedtuple
-from contextlib import suppress
+from collections import deque
+from datetime import datetime
 from functools import partial
-from inspect import unwrap
 from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # NumPy: threads wait more than they help
+from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -64,21 +59,22 @@ from tqdm import tqdm
 
 from common import explained_variance, generalized_advantages, normalize
 
-SCRIPT = Path(__file__).name
-Rollout = namedtuple(
-    "Rollout", "obs actions rewards terminated done valid episodes steps"
-)
+ALGORITHM = "ppo_kl"
+Adam = partial(torch.optim.Adam, eps=1e-5, fused=True)  # eps of the PPO authors' code
+
+# ------------------------------------------------------------------------- networks
 
 
 def mlp(sizes, last_gain):
     """Linear layers with tanh between them; orthogonal weights, zero biases."""
     layers = []
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:]):
-        layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]
-        nn.init.orthogonal_(layers[-2].weight, math.sqrt(2))
-        nn.init.zeros_(layers[-2].bias)
-    nn.init.orthogonal_(layers[-2].weight, last_gain)
-    return nn.Sequential(*layers[:-1])
+    for inputs, outputs in zip(sizes[:-1], sizes[1:]):
+        linear = nn.Linear(inputs, outputs, dtype=torch.float32)
+        nn.init.orthogonal_(linear.weight, gain=math.sqrt(2))
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.Tanh()]
+    nn.init.orthogonal_(linear.weight, gain=last_gain)
+    return nn.Sequential(*layers[:-1])  # no tanh after the last layer
 
 
 class Policy(nn.Module):
@@ -86,50 +82,25 @@ class Policy(nn.Module):
 
     def __init__(self, envs, hidden_sizes, initial_variance):
         super().__init__()
+        obs_size = envs.single_observation_space.shape[0]
         space = envs.single_action_space
         self.discrete = isinstance(space, Discrete)
-        inputs = envs.single_observation_space.shape[0]
         outputs = int(space.n) if self.discrete else math.prod(space.shape)
-        # a small last layer: the first policy hardly prefers any action
-        self.network = mlp([inputs, *hidden_sizes, outputs], last_gain=0.01)
+        # With a small gain all actions are about equally likely at first.
+        self.network = mlp([obs_size, *hidden_sizes, outputs], last_gain=0.01)
         if not self.discrete:
-            # σ is the same for all s. What is set at first is Σσ² = E|a - mean|²: with
-            # more of it a robot falls, with less no far goal is found.
-            log_std = torch.full(space.shape, math.log(initial_variance / outputs) / 2)
-            self.log_std = nn.Parameter(log_std)
+            # σ does not depend on s. At first Σσ² over the actions is initial_variance.
+            log_std = math.log(initial_variance / outputs) / 2
+            self.log_std = nn.Parameter(torch.full(space.shape, log_std).float())
 
     def distribution(self, obs):
-        """π_θ(·|s), one event per row of obs (B, observation); sampler() must agree."""
+        """π_θ(·|s) for each row of obs, a tensor (B, observation)."""
         output = self.network(obs)
         if self.discrete:
-            return Categorical(logits=output)
+            return Categorical(logits=output, validate_args=False)
         mean = output.reshape(-1, *self.log_std.shape)
-        return Independent(Normal(mean, self.log_std.exp()), self.log_std.ndim)
-
-    def sampler(self):
-        """A function of an array obs (N, observation): a ~ π_θ(·|s), until θ changes.
-
-        It draws as distribution(obs).sample() does, but in NumPy: for a few rows at a
-        time PyTorch takes several times as long. PyTorch's generator seeds NumPy's.
-        """
-        layers = list(self.network)  # Linear, Tanh, ..., Linear: sample() knows these
-        assert len(layers) % 2 and all(isinstance(x, nn.Tanh) for x in layers[1::2])
-        weights = [layer.weight.detach().cpu().numpy().T for layer in layers[::2]]
-        biases = [layer.bias.detach().cpu().numpy() for layer in layers[::2]]
-        std = None if self.discrete else self.log_std.detach().exp().cpu().numpy()
-        rng = np.random.default_rng(torch.randint(2**62, ()).item())
-
-        def sample(obs):
-            x = obs.astype(np.float32)
-            for weight, bias in zip(weights[:-1], biases[:-1]):
-                x = np.tanh(x @ weight + bias)
-            output = x @ weights[-1] + biases[-1]
-            if self.discrete:  # Gumbel-max trick: it draws from the logits' softmax
-                return (output + rng.gumbel(size=output.shape)).argmax(-1)
-            mean = output.reshape(-1, *std.shape)
-            return mean + std * rng.standard_normal(mean.shape, np.float32)
-
-        return sample
+        normal = Normal(mean, self.log_std.exp(), validate_args=False)
+        return Independent(normal, self.log_std.ndim, validate_args=False)
 
 
 class ValueFunction(nn.Module):
@@ -137,46 +108,63 @@ class ValueFunction(nn.Module):
 
     def __init__(self, envs, hidden_sizes):
         super().__init__()
-        inputs = envs.single_observation_space.shape[0]
-        self.network = mlp([inputs, *hidden_sizes, 1], last_gain=1.0)
+        obs_size = envs.single_observation_space.shape[0]
+        self.network = mlp([obs_size, *hidden_sizes, 1], last_gain=1.0)
 
     def forward(self, obs):
-        """V(s) of shape (...) for obs (..., observation)."""
+        """V(s) of shape (B,) for obs, a tensor (B, observation)."""
         return self.network(obs).squeeze(-1)
 
 
+# ------------------------------------------------------------------------- algorithm
+
+
+class Rollout(NamedTuple):
+    """T steps in each of N environments, as NumPy arrays."""
+
+    obs: np.ndarray  # (T + 1, N, observation): s_0 ... s_T
+    actions: np.ndarray  # (T, N, ...)
+    rewards: np.ndarray  # (T, N)
+    terminated: np.ndarray  # (T, N): s_{t+1} is terminal, so V(s_{t+1}) = 0
+    done: np.ndarray  # (T, N): terminated, or truncated by the time limit
+    valid: np.ndarray  # (T, N): False for steps that must not be learnt from
+    episodes: list  # (undiscounted return, length) of each episode that ended
+    num_steps: int  # environment steps taken, without resets
+
+
 def collect_rollout(args, envs, policy, obs, done):
-    """(1) T steps in each of N copies, going on from obs (N, observation), done (N,).
+    """(1) T more steps in each of N environments, from obs (N, observation), done (N,).
 
-    Fields are (T, N, ...), obs is (T + 1, N, ...); flags at t are the outcome of action
-    t. obs[t + 1] is what action t led to, an episode's last observation too: V(obs[1:])
-    is every bootstrap value. valid masks the row after an episode's end, its reset.
-    episodes holds the (raw return, length) of those that ended.
+    The step after an episode's end is only a reset: valid masks it. So obs[t + 1] is
+    always the state that action t led to, also at a time limit, and V can bootstrap it.
     """
-    sample, rows, episodes = policy.sampler(), [], []
+    steps, observations, episodes, num_steps = [], [obs], [], 0
     for _ in range(args.rollout_steps):
-        action = sample(obs)
-        next_obs, reward, terminated, truncated, info = envs.step(action)
-        rows.append((obs, action, reward, terminated, truncated))
-        obs = next_obs
-        if "episode" in info:  # in some copies it ended with this step
-            ended, episode = info["_episode"], info["episode"]
-            episodes += zip(episode["r"][ended].tolist(), episode["l"][ended].tolist())
-    all_obs, actions, rewards, terminated, truncated = map(np.stack, zip(*rows))
-    all_obs = np.concatenate([all_obs, obs[None]])
-    all_done = np.concatenate([done[None], terminated | truncated])
-    done, valid = all_done[1:], ~all_done[:-1]
-    fields = all_obs, actions, rewards, terminated, done, valid
-    return Rollout(*fields, episodes, steps=int(valid.sum()))
+        with torch.no_grad():
+            action = policy.distribution(to_tensor(obs, args)).sample().cpu().numpy()
+        valid = ~done
+        num_steps += int(valid.sum())
+        obs, reward, terminated, truncated, info = envs.step(action)
+        check_finite({"an observation": obs, "a reward": reward}, "the environment")
+        done = terminated | truncated
+        steps.append((action, reward, terminated, done, valid))
+        observations.append(obs)
+        for i in np.flatnonzero(done & valid):
+            episodes.append((info[STATS]["r"][i], info[STATS]["l"][i]))
+    columns = [np.stack(column) for column in zip(*steps)]
+    return Rollout(np.stack(observations), *columns, episodes, num_steps)
 
 
-def surrogate(ratio, advantage):
-    """r Â, element by element, of tensors of one shape; its mean stands for L_θk(θ)."""
-    return ratio * advantage
+def gradient_step(args, optimizer, loss, network):
+    """One step of the optimiser down the loss; the gradient norm is bounded."""
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), args.max_grad_norm)
+    optimizer.step()
 
 
 def adapt_beta(beta, kl, target_kl):
-    """(4) β_{k+1} from β_k and the iteration's D̄_KL; kept between 1e-6 and 1e6."""
+    """(4) β_{k+1} from β_k and D̄_KL, within 1e-6 and 1e6 so that it can't overflow."""
     if kl >= 1.5 * target_kl:
         beta = 2 * beta
     elif kl <= target_kl / 1.5:
@@ -184,189 +172,196 @@ def adapt_beta(beta, kl, target_kl):
     return min(max(beta, 1e-6), 1e6)
 
 
-def update(args, policy, value_function, optimizer, rollout, beta):
-    """Learn from the rollout's B valid rows; returns the scalars to log."""
+def update(args, policy, value_function, optimizer, critic_optimizer, rollout, beta):
+    """(2) and (3): learn from the B valid steps of a rollout; returns the metrics."""
+    # (2) returns and advantages, with the critic from before the steps in (3)
     valid = rollout.valid
-    obs = to_tensor(rollout.obs[:-1][valid], args)  # (B, observation)
-    actions = torch.as_tensor(rollout.actions[valid], device=args.device)  # (B, ...)
-    with torch.no_grad():  # constants in the gradient
-        old_policy = copy.deepcopy(policy).requires_grad_(False)
-        old_distribution = old_policy.distribution(obs)
-        old_log_probs = old_distribution.log_prob(actions)  # (B,)
-        values = value_function(to_tensor(rollout.obs, args))  # (T + 1, N)
-    values = values.cpu().numpy()
-
-    # (2) returns and advantages: the values are those from before the fit in (3)
-    data = rollout.rewards, values, rollout.terminated, rollout.done
-    advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
-    returns = advantages + values[:-1]  # R̂_t
-    targets = returns[valid]
-    fit = explained_variance(values[:-1][valid], targets)
+    with torch.no_grad():
+        all_obs = to_tensor(rollout.obs, args)  # (T + 1, N, observation)
+        values = value_function(all_obs.flatten(0, 1)).view(all_obs.shape[:2])
+        values = values.cpu().numpy()
+    data = {
+        "rewards": rollout.rewards,
+        "values": values,
+        "terminated": rollout.terminated,
+        "done": rollout.done,
+        "gamma": args.gamma,
+    }
+    advantages = generalized_advantages(**data, lam=args.gae_lambda)
+    returns = advantages + values[:-1]
+    variance_explained = explained_variance(values[:-1][valid], returns[valid])
     if args.normalize_advantages:
         advantages = normalize(advantages, valid)
-    advantages = advantages[valid]
-    advantages, targets = to_tensor(advantages, args), to_tensor(targets, args)  # (B,)
 
-    # (3) K epochs, each cut into equal minibatches: no small remainder gets a full step
-    batch = obs, actions, old_log_probs, advantages, targets
-    pieces = max(1, len(obs) // args.minibatch_size)
+    # from (T, N, ...) arrays to tensors of the B valid steps
+    obs = to_tensor(rollout.obs[:-1][valid], args)
+    actions = torch.as_tensor(rollout.actions[valid], device=args.device)
+    advantages = to_tensor(advantages[valid], args)
+    returns = to_tensor(returns[valid], args)
+    old_policy = copy.deepcopy(policy).requires_grad_(False)  # π_k
+    old_distribution = old_policy.distribution(obs)
+    old_log_probs = old_distribution.log_prob(actions)
+
+    # (3) K epochs over the batch, each in minibatches of equal size
+    num_minibatches = max(1, len(obs) // args.minibatch_size)
     for _ in range(args.epochs):
-        for rows in torch.randperm(len(obs)).tensor_split(pieces):
-            s, a, old_log_prob, advantage, target = (x[rows] for x in batch)
-            distribution = policy.distribution(s)
-            ratio = (distribution.log_prob(a) - old_log_prob).exp()  # r_t(θ)
-            kl = kl_divergence(old_policy.distribution(s), distribution).mean()
-            objective = surrogate(ratio, advantage).mean() - beta * kl
-            if args.entropy_coefficient:
-                objective += args.entropy_coefficient * distribution.entropy().mean()
-            loss = (value_function(s) - target).square().mean() - objective
-            gradient_step(args, optimizer, loss, policy, value_function)
+        for rows in torch.randperm(len(obs)).tensor_split(num_minibatches):
+            distribution = policy.distribution(obs[rows])
+            ratio = (distribution.log_prob(actions[rows]) - old_log_probs[rows]).exp()
+            old = old_policy.distribution(obs[rows])
+            kl = kl_divergence(old, distribution).mean()  # the old policy first
+            objective = (ratio * advantages[rows]).mean() - beta * kl
+            bonus = args.entropy_coefficient * distribution.entropy().mean()
+            gradient_step(args, optimizer, -objective - bonus, policy)
+            value_loss = (value_function(obs[rows]) - returns[rows]).square().mean()
+            gradient_step(args, critic_optimizer, value_loss, value_function)
 
     with torch.no_grad():  # what the update has made of the whole batch
         distribution = policy.distribution(obs)
-        kl = kl_divergence(old_distribution, distribution).mean()
         ratio = (distribution.log_prob(actions) - old_log_probs).exp()
-        objective = surrogate(ratio, advantages).mean() - beta * kl
-        value_loss = (value_function(obs) - targets).square().mean()
-    return {
-        "train/policy_loss": -objective.item(),
-        "train/value_loss": value_loss.item(),
-        "train/entropy": distribution.entropy().mean().item(),
-        "train/kl": kl.item(),
-        "train/beta": beta,
-        "train/explained_variance": fit,
-    }
+        kl = kl_divergence(old_distribution, distribution).mean()
+        objective = (ratio * advantages).mean() - beta * kl
+        return {
+            "train/policy_loss": -objective.item(),
+            "train/value_loss": (value_function(obs) - returns).square().mean().item(),
+            "train/entropy": distribution.entropy().mean().item(),
+            "train/kl": kl.item(),
+            "train/beta": beta,
+            "train/explained_variance": variance_explained,
+        }
 
 
-def gradient_step(args, optimizer, loss, *networks):
-    """One step down the gradient of loss; each network's gradient norm is bounded."""
-    optimizer.zero_grad()
-    loss.backward()
-    for network in networks:
-        nn.utils.clip_grad_norm_(network.parameters(), args.max_grad_norm)
-    optimizer.step()
+def train(args):
+    """Train until args.total_steps or Ctrl-C, and save the result in args.run_dir.
 
-
-class Adam(torch.optim.Adam):
-    """PyTorch's Adam, undecorated: to load torch.compile for it would take a second."""
-
-    add_param_group = unwrap(torch.optim.Adam.add_param_group)
-    zero_grad = unwrap(torch.optim.Adam.zero_grad)
-    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
-    state_dict = unwrap(torch.optim.Adam.state_dict)
-    load_state_dict = unwrap(torch.optim.Adam.load_state_dict)
-
-
-def train(args, stop=()):
-    """The training loop, until args.total_steps or until something is put into stop.
-
-    Returns the trained policy and the raw returns of the training episodes, in order.
+    Returns the policy and the history: (environment steps, return) of each episode.
     """
-    torch.set_num_threads(1)  # small networks are slower on more
-    torch.manual_seed(args.seed)
-    torch.distributions.Distribution.set_default_validate_args(False)  # log() checks
+    seed = set_seed(args.seed)
     envs = make_envs(args, args.num_envs)
     policy = Policy(envs, args.hidden_sizes, args.initial_variance).to(args.device)
     value_function = ValueFunction(envs, args.hidden_sizes).to(args.device)
-    parameters = [*policy.parameters(), *value_function.parameters()]
-    optimizer = Adam(parameters, args.learning_rate, eps=1e-5, fused=True)
-    parts = {"policy": policy, "value_function": value_function, "optimizer": optimizer}
-    state = {"iteration": 0, "steps": 0, "episodes": []}
-    state["beta"] = args.beta  # β_0
+    optimizer = Adam(policy.parameters(), args.learning_rate)
+    critic_optimizer = Adam(value_function.parameters(), args.learning_rate)
+    parts = {"policy": policy, "value_function": value_function}
+    parts |= {"optimizer": optimizer, "critic_optimizer": critic_optimizer}
+    start = 0
+    beta = args.beta
     if args.resume:
-        state |= load_checkpoint(args.resume, envs, parts)["state"]
-    history = []
-    writer, bar = open_log(args, state)
+        checkpoint = load_checkpoint(args.resume, envs, parts)
+        start = checkpoint["steps"]
+        beta = checkpoint["beta"]
+        seed = set_seed(args.seed, start)
+    steps, saved, history, last_episodes = start, start, [], deque(maxlen=100)
+    writer, bar = open_log(args, start)
+    begin = time.perf_counter()
     try:
-        obs, _ = envs.reset(seed=iteration_seed(args, state))
+        obs, _ = envs.reset(seed=seed)
         done = np.zeros(args.num_envs, dtype=bool)
-        while state["steps"] < args.total_steps and not stop:
-            seed = iteration_seed(args, state)
-            torch.default_generator.manual_seed(seed)  # a resumed run's is the same
-            state["iteration"] += 1
+        while steps < args.total_steps:
             learning_rate = args.learning_rate
-            if args.anneal_learning_rate:
-                learning_rate *= 1 - state["steps"] / args.total_steps
+            if args.anneal_learning_rate:  # linearly to 0
+                learning_rate *= 1 - steps / args.total_steps
             optimizer.param_groups[0]["lr"] = learning_rate
+            critic_optimizer.param_groups[0]["lr"] = learning_rate
             rollout = collect_rollout(args, envs, policy, obs, done)
             obs, done = rollout.obs[-1], rollout.done[-1]
-            beta = state["beta"]
-            scalars = update(args, policy, value_function, optimizer, rollout, beta)
-            state["beta"] = adapt_beta(beta, scalars["train/kl"], args.target_kl)  # (4)
-            state["steps"] += rollout.steps
-            scalars["train/learning_rate"] = learning_rate
-            log(writer, bar, state, history, rollout.episodes, scalars)
-            if state["steps"] % args.checkpoint_every < rollout.steps:  # one is due
-                writer.flush()
-                save_checkpoint(args, envs, parts, state)
-        writer.flush()
-        save_checkpoint(args, envs, parts, state)
-    except (FloatingPointError, OSError, gym.error.Error) as error:
-        bar.close()
-        where = f"in iteration {state['iteration']}; {args.run_dir} stays as it was"
-        fail(f"stopped {where}: {error}")
+            metrics = update(
+                args, policy, value_function, optimizer, critic_optimizer, rollout, beta
+            )
+            beta = adapt_beta(beta, metrics["train/kl"], args.target_kl)  # (4)
+            steps += rollout.num_steps
+            history += [(steps, episode[0]) for episode in rollout.episodes]
+            last_episodes += rollout.episodes
+            metrics["train/learning_rate"] = learning_rate
+            elapsed = time.perf_counter() - begin
+            metrics["time/steps_per_second"] = (steps - start) / elapsed
+            log(writer, bar, metrics, last_episodes, steps)
+            if steps - saved >= args.checkpoint_every or steps >= args.total_steps:
+                save_checkpoint(args, envs, parts, steps, beta=beta)
+                saved = steps
+    except KeyboardInterrupt:  # the last update may be incomplete in what is saved
+        if steps > saved:
+            save_checkpoint(args, envs, parts, steps, beta=beta)
     finally:
         bar.close()
+        writer.close()
         envs.close()
-        with suppress(OSError):  # of a full disk, which has been reported
-            writer.close()
     return policy, history
 
 
-class CheckedEnvs(gym.vector.VectorWrapper):
-    """Ends the run with a message where an environment fails, or gives NaN or ±inf."""
+# ------------------------------------ environments, log, checkpoints, evaluation, flags
 
-    def reset(self, **kwargs):
-        return self.checked(self.env.reset, **kwargs)
+STATS = "episode_statistics"  # key in info; "episode" may be the environment's own
+LONGEST_EPISODE = 100_000  # steps after which evaluation gives up
+COMMANDS = ["resume", "evaluate", "watch", "video", "run_dir"]  # not saved
 
-    def step(self, actions):
-        return self.checked(self.env.step, actions)
 
-    def checked(self, call, *args, **kwargs):
-        try:
-            obs, *rest = call(*args, **kwargs)
-        except Exception as error:  # its own words say best what is wrong
-            # close() of an async environment would wait for an answer from the dead
-            for process in getattr(self.unwrapped, "processes", ()):
-                process.terminate()
-                self.unwrapped.closed = True
-            died = isinstance(error, (EOFError, ConnectionError))
-            what = "a process of it died" if died else "it failed"
-            raise gym.error.Error(f"the environment: {what}: {error!r}") from error
-        # rest: info after reset(), and reward, terminated, truncated, info after step()
-        for name, array in zip(("observation", "reward"), (obs, *rest[:-1])):
-            if not np.isfinite(array).all():
-                what = f"the environment's {name} is not finite: see its step()"
-                raise FloatingPointError(what)
-        return obs, *rest
+class UsageError(Exception):
+    """What was asked for cannot be done; main prints the reason in one line."""
+
+
+def to_tensor(array, args):
+    """array as float32 on args.device."""
+    return torch.as_tensor(array, dtype=torch.float32, device=args.device)
+
+
+def check_finite(named_values, source):
+    """Raise FloatingPointError if a value is NaN or infinite."""
+    for name, value in named_values.items():
+        if not np.isfinite(value).all():
+            raise FloatingPointError(f"{name} is not finite; it comes from {source}")
+
+
+def set_seed(*numbers):
+    """Seed Python, NumPy and PyTorch; returns a seed for the environments."""
+    # Copy i gets seed + i: without the hash, runs 0 and 1 would share most copies.
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    return seed
+
+
+def ignore_interrupts(env):
+    """Leave Ctrl-C to the parent of the process in which an async environment runs."""
+    if multiprocessing.parent_process():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return env
 
 
 def make_envs(args, num_envs, training=True, **kwargs):
-    """num_envs copies of args.env with flat observations, and raw returns in info.
+    """num_envs copies of args.env, with flat observations and raw returns in info.
 
-    envs.statistics holds those of the normalisation; they move only while training.
+    Actions in [-1, 1] span each dimension that has bounds (within 1e6); other
+    dimensions take actions as they are. Normalisation learns only while training.
     """
-    mode = "sync" if "render_mode" in kwargs else args.vectorization
-    mode = None if mode == "auto" else mode  # None: Gymnasium chooses
+    mode = args.vectorization if training else "sync"
+    if mode == "async":
+        kwargs["wrappers"] = [ignore_interrupts]
     if args.max_episode_steps:
         kwargs["max_episode_steps"] = args.max_episode_steps
     try:
+        mode = None if mode == "auto" else mode  # its own vector version, or sync
         envs = gym.make_vec(args.env, num_envs, mode, **args.env_kwargs, **kwargs)
-        space, actions = envs.single_observation_space, envs.single_action_space
-        floats = isinstance(actions, Box) and actions.dtype.kind == "f"
-        if not (floats or isinstance(actions, Discrete)):
-            raise TypeError(f"its actions are {actions}, not Discrete or a float Box")
-        if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
-            raise TypeError("its autoreset mode is not NEXT_STEP")
-        if not isinstance(space, Box) or len(space.shape) != 1:
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        raise UsageError(f"cannot make {args.env}: {error}") from error
+    if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
+        raise UsageError(f"{args.env}: its autoreset mode must be NEXT_STEP")
+    actions, observations = envs.single_action_space, envs.single_observation_space
+    if not (isinstance(actions, Discrete) or actions.dtype in (np.float32, np.float64)):
+        reason = "not Discrete or a Box of floats: wrap it in a gymnasium.ActionWrapper"
+        raise UsageError(f"{args.env} has actions {actions}, {reason}")
+    try:
+        if not isinstance(observations, Box) or len(observations.shape) != 1:
             envs = wrappers.FlattenObservation(envs)  # Discrete becomes one-hot
-        if not isinstance(envs.single_observation_space, Box):
-            raise TypeError(f"its observations are {space}, of no fixed length")
-        envs = wrappers.RecordEpisodeStatistics(CheckedEnvs(envs))
-    except Exception as error:  # the environment's own words say best what is wrong
-        fail(f"cannot make {args.env}: {error}")
+    except NotImplementedError:
+        pass  # and so they are still no Box
+    if not isinstance(envs.single_observation_space, Box):
+        reason = "of no fixed length: wrap it in a gymnasium.ObservationWrapper"
+        raise UsageError(f"{args.env} has observations {observations}, {reason}")
+    envs = wrappers.RecordEpisodeStatistics(envs, stats_key=STATS)
     statistics = {}
-    if args.normalize_observations and not isinstance(space, Discrete):
+    if args.normalize_observations and not isinstance(observations, Discrete):
         envs = wrappers.NormalizeObservation(envs)
         envs.update_running_mean = training
         statistics["observation"] = envs.obs_rms
@@ -375,282 +370,230 @@ def make_envs(args, num_envs, training=True, **kwargs):
         envs = wrappers.NormalizeReward(envs, args.gamma)
         statistics["return"] = envs.return_rms
         envs = wrappers.TransformReward(envs, lambda reward: reward.clip(-10, 10))
-    # The environment gets Box actions stretched from [-1, 1] to its bounds, if it has
-    # any, and clipped. The rollout keeps what was sampled: log π belongs to that.
     if isinstance(actions, Discrete):
         envs = wrappers.TransformAction(envs, lambda a: a + actions.start)
-    else:  # the last wrapper comes first
-        low, high = actions.low, actions.high
-        envs = wrappers.TransformAction(envs, lambda a: a.clip(low, high))
-        if actions.is_bounded():
-            middle, half = (high + low) / 2, (high - low) / 2
-            envs = wrappers.TransformAction(envs, lambda a: middle + half * a)
+    else:
+        low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
+        bounded = (low > -1e6) & (high < 1e6)
+        middle = np.where(bounded, (low + high) / 2, 0)
+        half = np.where(bounded, (high - low) / 2, 1)
+        envs = wrappers.TransformAction(
+            envs, lambda a: (middle + half * a).clip(low, high).astype(actions.dtype)
+        )
     envs.statistics = statistics
     return envs
 
 
-def to_tensor(array, args):
-    """array as float32 on args.device."""
-    return torch.as_tensor(array, dtype=torch.float32, device=args.device)
+def open_log(args, start):
+    """A TensorBoard writer and a progress bar that begin at step start."""
+    if start >= args.total_steps:
+        raise UsageError(f"{args.resume} has {start} steps: raise --total-steps")
+    try:
+        os.makedirs(args.run_dir, exist_ok=True)
+        if os.listdir(args.run_dir) and not args.resume:
+            raise UsageError(f"{args.run_dir} is not empty: choose another --run-dir")
+        writer = SummaryWriter(args.run_dir, purge_step=start + 1)
+    except OSError as error:
+        raise UsageError(f"cannot use the folder of the run: {error}") from error
+    rows = [f"| {name} | {value} |" for name, value in vars(args).items()]
+    writer.add_text("arguments", "\n".join(["| flag | value |", "| - | - |", *rows]))
+    return writer, tqdm(total=args.total_steps, initial=start, unit="step")
 
 
-def iteration_seed(args, state):
-    """A seed of its own for each iteration: actions, minibatches, a reset before it."""
-    seeds = np.random.SeedSequence([args.seed, state["iteration"]])
-    return int(seeds.generate_state(1)[0])
+def log(writer, bar, metrics, last_episodes, steps):
+    """Write one iteration's metrics; returns and lengths are means of 100 episodes."""
+    if last_episodes:
+        mean_return, mean_length = np.mean(last_episodes, axis=0)
+        metrics["rollout/episode_return"] = mean_return
+        metrics["rollout/episode_length"] = mean_length
+        bar.set_postfix_str(f"return {mean_return:.1f}", refresh=False)
+    elif bar.n < 20_000 <= steps:
+        bar.write("no episode has ended yet: is --max-episode-steps missing?")
+    bar.update(min(steps, bar.total) - bar.n)
+    check_finite(metrics, "this update: is --learning-rate too large?")
+    for name, value in metrics.items():
+        writer.add_scalar(name, value, steps)
 
 
-def open_log(args, state):
-    """A TensorBoard writer and a progress bar; on resuming, they go on at state."""
-    own = args.resume and Path(args.resume).parent == Path(args.run_dir)
-    if not own and Path(args.run_dir).exists() and os.listdir(args.run_dir):
-        fail(f"{args.run_dir} is not empty: --resume it, or choose another --run-dir")
-    if state["steps"] >= args.total_steps:
-        fail(f"{args.resume} has {state['steps']} steps: raise --total-steps")
-    writer = SummaryWriter(args.run_dir, purge_step=state["steps"] + 1)
-    versions = {"torch": torch.__version__, "gymnasium": gym.__version__}
-    text = json.dumps(vars(args) | versions, indent=4)
-    writer.add_text("arguments", "    " + text.replace("\n", "\n    "))
-    count = {"total": args.total_steps, "initial": state["steps"], "unit": "step"}
-    return writer, tqdm(**count, disable=False)  # even by TQDM_DISABLE: log() needs it
-
-
-def log(writer, bar, state, history, episodes, scalars):
-    """One iteration's scalars, checked, to TensorBoard and the progress bar.
-
-    Returns and lengths are means over the last 100 episodes, as is usual.
-    """
-    history += [episode_return for episode_return, _ in episodes]
-    state["episodes"] = (state["episodes"] + episodes)[-100:]
-    if state["episodes"]:
-        mean_return, mean_length = np.mean(state["episodes"], axis=0)
-        scalars["rollout/episode_return"] = mean_return
-        scalars["rollout/episode_length"] = mean_length
-        text = f"return {mean_return:.1f}, KL {scalars['train/kl']:.4f}"
-        bar.set_postfix_str(text, refresh=False)  # the bar knows when it is time
-    before = bar.n
-    bar.update(min(state["steps"], bar.total) - bar.n)
-    elapsed = bar.format_dict["elapsed"]
-    scalars["time/steps_per_second"] = (bar.n - bar.initial) / elapsed
-    # TensorBoard shows 1,000 points of a curve: to write many more only takes time. In
-    # a run of millions of steps there may be one for each 1,000 steps.
-    spacing = min(max(1, bar.total // 1000), 1000)
-    due = bar.n // spacing > before // spacing or bar.n == bar.total
-    for name, value in scalars.items():
-        if not math.isfinite(value):
-            raise FloatingPointError(f"{name} is {value}. Try a lower --learning-rate")
-        if due:
-            writer.add_scalar(name, value, state["steps"])
-
-
-def save_checkpoint(args, envs, parts, state):
-    """All that resuming needs, in a new file that then takes the old one's place."""
-    checkpoint = {
-        "script": SCRIPT,
-        "args": vars(args) | dict.fromkeys(["resume", "evaluate", "watch", "video"]),
-        "state": state,
-        "parts": {name: part.state_dict() for name, part in parts.items()},
-        "statistics": {
-            name: [
-                torch.as_tensor(np.asarray(x)) for x in (rms.mean, rms.var, rms.count)
-            ]
-            for name, rms in envs.statistics.items()
-        },
-    }
-    path, buffer = Path(args.run_dir, "checkpoint.pt"), io.BytesIO()
-    torch.save(checkpoint, buffer)
-    with open(path.with_suffix(".tmp"), "wb") as file:
-        file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
+def save_checkpoint(args, envs, parts, steps, **more):
+    """Save all that evaluating and resuming need, in place of the last checkpoint."""
+    flags = {name: x for name, x in vars(args).items() if name not in COMMANDS}
+    checkpoint = {"algorithm": ALGORITHM, "args": flags, "steps": steps, **more}
+    for name, part in parts.items():
+        checkpoint[name] = part.state_dict()
+    for name, rms in envs.statistics.items():
+        checkpoint[name] = [torch.as_tensor(x) for x in (rms.mean, rms.var, rms.count)]
+    path = Path(args.run_dir, "checkpoint.pt")
+    torch.save(checkpoint, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)
 
 
 def load_checkpoint(path, envs=None, parts=None):
-    """A checkpoint's contents, put into envs and parts; code in the file never runs."""
+    """Read a checkpoint, and put it into parts and the statistics of envs."""
     try:
-        with zipfile.ZipFile(path) as file:  # which torch.load doesn't check for damage
-            if file.testzip():
-                raise ValueError("it is damaged")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"script", "args", "state", "parts", "statistics"} - set(checkpoint)
-        if missing:
-            raise ValueError(f"it has no {', '.join(sorted(missing))}")
-        if checkpoint["script"] != SCRIPT:
-            raise ValueError(f"{checkpoint['script']} wrote it")
+        if checkpoint["algorithm"] != ALGORITHM:
+            raise ValueError(f"it is a checkpoint of {checkpoint['algorithm']}")
         for name, part in (parts or {}).items():
-            part.load_state_dict(checkpoint["parts"][name])
+            part.load_state_dict(checkpoint[name])
         for name, rms in (envs.statistics if envs else {}).items():
-            mean, var, count = checkpoint["statistics"][name]
+            mean, var, count = checkpoint[name]
             rms.mean, rms.var, rms.count = mean.numpy(), var.numpy(), count.item()
-    except KeyError as error:
-        fail(f"cannot load {path}: it has no {error}: give the flags of its run")
     except Exception as error:
-        fail(f"cannot load {path}: {error}")
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UsageError(f"cannot load {path}: {reason}") from error
     return checkpoint
 
 
-def evaluate(args, checkpoint, greedy=True):
-    """Raw returns of args.eval_episodes whole episodes of a checkpoint's policy.
-
-    Every copy plays equally many: to take the first that end would favour short ones.
-    """
+def evaluate(args, checkpoint):
+    """Raw returns of args.eval_episodes episodes of a checkpoint, by its best actions."""
     kwargs = {"render_mode": "human"} if args.watch else {}
     if args.video:
-        record = partial(gym.wrappers.RecordVideo, video_folder=args.video)
-        kwargs["wrappers"] = [partial(record, episode_trigger=lambda episode: True)]
         kwargs["render_mode"] = "rgb_array"
-    num_envs = 1 if kwargs else args.eval_episodes
-    envs = make_envs(args, num_envs, training=False, **kwargs)
+        kwargs["wrappers"] = [
+            lambda env: gym.wrappers.RecordVideo(env, args.video, lambda episode: True)
+        ]
+    envs = make_envs(args, num_envs=1, training=False, **kwargs)
     policy = Policy(envs, args.hidden_sizes, args.initial_variance).to(args.device)
-    load_checkpoint(checkpoint, envs, {"policy": policy})
-    torch.manual_seed(args.seed)  # of sampled actions
-    remaining = np.full(envs.num_envs, args.eval_episodes // envs.num_envs)
-    returns, waited = [], 0
-    obs, _ = envs.reset(seed=args.seed)
-    while remaining.any():
-        with torch.inference_mode():
-            distribution = policy.distribution(to_tensor(obs, args))
-            action = distribution.mode if greedy else distribution.sample()
+    steps = load_checkpoint(checkpoint, envs, {"policy": policy})["steps"]
+    obs, _ = envs.reset(seed=set_seed(args.seed, steps, 1))  # not training's seed
+    returns, length = [], 0
+    while len(returns) < args.eval_episodes:
+        with torch.no_grad():
+            action = policy.distribution(to_tensor(obs, args)).mode
         obs, _, terminated, truncated, info = envs.step(action.cpu().numpy())
-        ended = (terminated | truncated) & (remaining > 0)
-        remaining -= ended
-        waited = 0 if ended.any() else waited + 1
-        if ended.any():
-            returns += info["episode"]["r"][ended].tolist()
-        elif waited == 100_000:
-            fail(f"no episode ends in {waited} steps: bound it by --max-episode-steps")
+        length += 1
+        if terminated[0] or truncated[0]:
+            returns.append(info[STATS]["r"][0])
+            length = 0
+        if length > LONGEST_EPISODE:
+            raise UsageError("an episode does not end: set --max-episode-steps")
     envs.close()
     return np.array(returns)
 
 
 def number(kind, low, high=math.inf):
-    """An argparse type: a number of this kind from low to high."""
+    """An argparse type: an int or a float from low to high; 1e6 is an int, too."""
 
     def convert(text):
-        if low <= kind(text) <= high:  # never so for NaN
-            return kind(text)
-        raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan  # which is not in any range
+        if not low <= value <= high or (kind is int and not value.is_integer()):
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text} is not {what} {low} to {high}")
+        return kind(value)
 
-    convert.__name__ = kind.__name__  # argparse's messages show it
     return convert
 
 
-def saved_flags(path):
-    """The flags of a checkpoint's run, as they would stand on its command line."""
-    flags = []
-    for name, value in load_checkpoint(path)["args"].items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            flags.append(flag if value else flag.replace("--", "--no-", 1))
-        elif isinstance(value, list):
-            flags += [flag, *map(str, value)]
-        elif value is not None:
-            text = json.dumps(value) if isinstance(value, dict) else value
-            flags.append(f"{flag}={text}")
-    return flags
+def json_object(text):
+    """An argparse type: a JSON object, as a dict."""
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError):
+        example = '{"size": 4}'
+        raise argparse.ArgumentTypeError(f"{text} is not JSON like {example}") from None
 
 
 def parse_args(argv=None):
-    """The flags, checked; given a checkpoint, its run's flags are the defaults."""
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.error = fail
-    count, weight, fraction = number(int, 1), number(float, 0), number(float, 0, 1)
-    size, variance = number(int, 1, 2**14), number(float, 1e-6, 1e6)
-
-    def flag(name, default, kind, text, **options):
-        switch = {"action": argparse.BooleanOptionalAction}
-        options |= switch if kind is bool else {"type": kind}
-        text = f"{text} (default: %(default)s)"
-        parser.add_argument(name, default=default, help=text, **options)
-
-    flag("--env", "CartPole-v1", str, "Gymnasium id, or module:Id-v0")
-    flag("--env-kwargs", {}, json.loads, "its keyword arguments, as JSON")
-    flag("--max-episode-steps", None, count, "horizon; None: the environment's own")
-    flag("--seed", 0, number(int, 0, 2**32 - 1), "of everything random")
-    flag("--total-steps", 100_000, count, "environment steps to train for")
-    flag("--num-envs", 8, size, "N, copies of the environment")
+    """The flags; given a checkpoint, the flags of its run are the defaults."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition(":")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    flag = parser.add_argument
+    count, positive, fraction = number(int, 1), number(float, 0), number(float, 0, 1)
+    switch = argparse.BooleanOptionalAction  # --name and --no-name
+    flag("--beta", type=positive, default=1.0, help="initial weight of the KL penalty")
+    flag("--target-kl", type=positive, default=0.01, help="KL divergence of an update")
+    flag("--epochs", type=count, default=5, help="passes over each batch")
+    flag("--minibatch-size", type=count, default=256, help="rows of a gradient step")
+    flag("--gae-lambda", type=fraction, default=0.95, help="0 is TD, 1 Monte Carlo")
+    flag("--rollout-steps", type=number(int, 2), default=256, help="per environment")
+    flag("--normalize-advantages", action=switch, default=True, help="over each batch")
+    flag("--gamma", type=fraction, default=0.99, help="discount factor")
+    flag("--learning-rate", type=positive, default=2.5e-3, help="step size")
+    flag("--anneal-learning-rate", action=switch, default=True, help="linearly to 0")
+    flag("--max-grad-norm", type=positive, default=0.5, help="bound for each network")
+    flag("--entropy-coefficient", type=positive, default=0.0, help="of a bonus")
+    flag("--hidden-sizes", type=count, nargs="*", default=[64, 64], help="of networks")
+    flag("--initial-variance", type=number(float, 1e-6), default=1.5, help="of actions")
+    flag("--normalize-observations", action=switch, default=True, help="and clip at 10")
+    flag("--normalize-rewards", action=switch, default=True, help="scale, clip at 10")
+    flag("--env", default="CartPole-v1", help="id, or module:id, of Gymnasium")
+    flag("--env-kwargs", type=json_object, default={}, help="its arguments, as JSON")
+    flag("--max-episode-steps", type=count, help="time limit in place of its own")
+    flag("--num-envs", type=count, default=8, help="parallel environments")
     modes = ["auto", "sync", "async"]
-    flag("--vectorization", "auto", str, "auto: native, else sync", choices=modes)
-    flag("--device", "cpu", str, "of the networks", choices=["cpu", "cuda"])
-    flag("--run-dir", None, str, "None: runs/<env>/<script>/<seed and time>")
-    flag("--eval-episodes", 10, size, "whole episodes with greedy actions")
-    flag("--checkpoint-every", 20_000, count, "steps from one checkpoint to the next")
-    flag("--resume", None, str, "go on training", metavar="CHECKPOINT")
-    flag("--evaluate", None, str, "only evaluate", metavar="CHECKPOINT")
-    flag("--watch", None, str, "only evaluate, in a window", metavar="CHECKPOINT")
-    flag("--video", None, str, "record the evaluation", metavar="DIR")
-    flag("--gamma", 0.995, fraction, "γ, discount")
-    flag("--learning-rate", 2e-3, weight, "α, step size")
-    flag("--anneal-learning-rate", True, bool, "α falls linearly to 0")
-    flag("--hidden-sizes", [64, 64], size, "units of each network's layers", nargs="*")
-    flag("--initial-variance", 1.5, variance, "Σσ² of the first Gaussian policy")
-    flag("--max-grad-norm", 0.5, weight, "bound on the norm of each network's gradient")
-    flag("--entropy-coefficient", 0.003, weight, "weight of π's entropy bonus")
-    flag("--normalize-observations", True, bool, "by running mean and std, to ±10")
-    flag("--normalize-rewards", True, bool, "by the running std of returns, to ±10")
-    flag("--normalize-advantages", True, bool, "Â to mean 0 and std 1, per batch")
-    flag("--rollout-steps", 256, number(int, 2), "T, steps of each copy in D_k")
-    flag("--gae-lambda", 0.96, fraction, "λ: 0 is TD, 1 is Monte Carlo")
-    flag("--epochs", 5, count, "K, passes over D_k")
-    flag("--minibatch-size", 256, count, "least rows in a gradient step")
-    flag("--beta", 1.0, weight, "β_0, initial KL penalty")
-    flag("--target-kl", 0.01, weight, "δ, target KL divergence")
+    flag("--vectorization", choices=modes, default="auto", help="async: in processes")
+    flag("--seed", type=number(int, 0), default=0, help="random seed of the run")
+    flag("--total-steps", type=count, default=100_000, help="environment steps")
+    flag("--device", choices=["cpu", "cuda"], default="cpu", help="of the networks")
+    flag(
+        "--run-dir", help="folder for log and checkpoint, instead of a new one in runs"
+    )
+    flag("--checkpoint-every", type=count, default=20_000, help="environment steps")
+    flag("--eval-episodes", type=count, default=10, help="with the likeliest actions")
+    flag("--video", metavar="FOLDER", help="record the evaluation")
+    command = parser.add_mutually_exclusive_group().add_argument
+    command("--resume", metavar="CHECKPOINT", help="continue this training run")
+    command("--evaluate", metavar="CHECKPOINT", help="evaluate without training")
+    command("--watch", metavar="CHECKPOINT", help="evaluate in a window")
     args = parser.parse_args(argv)
-    checkpoints = [path for path in (args.resume, args.evaluate, args.watch) if path]
-    if len(checkpoints) > 1:
-        fail("arguments --resume, --evaluate and --watch: give only one of them")
-    if checkpoints:
-        folder = f"--run-dir={Path(checkpoints[0]).parent}"  # wherever it is by now
-        args = parser.parse_args([*saved_flags(checkpoints[0]), folder, *argv])
-    elif not args.run_dir:
-        run = f"{args.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-        args.run_dir = str(Path("runs", args.env, Path(SCRIPT).stem, run))
-    if not isinstance(args.env_kwargs, dict):
-        fail("argument --env-kwargs: not a JSON object")
+    for name in ("resume", "evaluate", "watch"):
+        path = getattr(args, name)
+        if path:
+            path = Path(path, "checkpoint.pt") if os.path.isdir(path) else Path(path)
+            parser.set_defaults(**load_checkpoint(path)["args"])
+            args = parser.parse_args(argv)
+            setattr(args, name, str(path))
+            args.run_dir = str(path.parent)
     if args.device == "cuda" and not torch.cuda.is_available():
-        fail("argument --device: torch finds no CUDA device")
-    if args.total_steps < args.num_envs * args.rollout_steps:
-        fail("argument --total-steps: less than a batch, --num-envs × --rollout-steps")
+        parser.error("argument --device: PyTorch finds no CUDA device")
+    batch = args.num_envs * args.rollout_steps
+    if args.total_steps < batch:
+        parser.error(f"argument --total-steps: at least {batch}, the size of a rollout")
+    if not args.run_dir:  # a new one, legal on Windows too
+        name = f"seed{args.seed}-{datetime.now():%Y%m%d-%H%M%S-%f}"
+        args.run_dir = str(Path("runs", args.env.replace(":", "-"), ALGORITHM, name))
     return args
-
-
-def fail(message):
-    """One line that says what to mend, and exit code 2."""
-    print(f"{SCRIPT}: {' '.join(str(message).split())}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 def main(argv=None):
     """Train, then evaluate; or only evaluate a checkpoint."""
-    args = parse_args(argv)
-    checkpoint = args.evaluate or args.watch
-    stop = []  # fills at Ctrl-C or SIGTERM: the run ends with this iteration, saved
-    threading.excepthook = lambda failure: None  # TensorBoard's, which is raised here
-
-    def catch(number, frame):
-        stop.append(number)
-        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
-
+    sys.path.append(os.getcwd())  # where --env module:id may find its module
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more threads only slow down networks this small
     try:
+        args = parse_args(argv)
+        checkpoint = args.evaluate or args.watch
         if not checkpoint:
-            for number in signal.SIGINT, signal.SIGTERM:
-                signal.signal(number, catch)
-            train(args, stop)
-            checkpoint = f"{args.run_dir}/checkpoint.pt"
-        for number in signal.SIGINT, signal.SIGTERM:  # evaluating, nothing can be lost
-            signal.signal(number, signal.SIG_DFL)
-        if stop:
-            print(f"stopped; to go on: python {SCRIPT} --resume {checkpoint}")
-            raise SystemExit(128 + stop[0])
+            train(args)
+            checkpoint, steps = os.path.join(args.run_dir, "checkpoint.pt"), 0
+            print(f"log:    tensorboard --logdir {shlex.quote(args.run_dir)}")
+            if os.path.exists(checkpoint):
+                steps = load_checkpoint(checkpoint)["steps"]
+                command = "watch" if steps >= args.total_steps else "resume"
+                script, path = shlex.quote(sys.argv[0]), shlex.quote(checkpoint)
+                print(f"{command + ':':7} python {script} --{command} {path}")
+            if steps < args.total_steps:  # end as Ctrl-C does: a shell's loop ends, too
+                print("interrupted", flush=True)
+                if not hasattr(sys, "ps1"):  # an interactive Python goes on
+                    signal.signal(signal.SIGINT, signal.SIG_DFL)
+                    os.kill(os.getpid(), signal.SIGINT)
+                raise KeyboardInterrupt
         returns = evaluate(args, checkpoint)
-    except (OSError, FloatingPointError, gym.error.Error) as error:
-        fail(error)
-    mean, std, episodes = returns.mean(), returns.std(), len(returns)
-    print(f"{args.env}: return {mean:.1f} ± {std:.1f} over {episodes} episodes")
-    print(f"log:   tensorboard --logdir {args.run_dir}")
-    print(f"watch: python {SCRIPT} --watch {checkpoint}")
+        mean, std = returns.mean(), returns.std()
+        print(f"{args.env}: return {mean:.1f} ± {std:.1f} over {len(returns)} episodes")
+        if args.video:
+            print(f"video:  {args.video}")
+    except (UsageError, gym.error.Error) as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    finally:
+        torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":
