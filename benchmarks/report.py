@@ -1,404 +1,453 @@
-"""Makes README's tables and figures from benchmarks/results alone.
+"""Makes the tables and figures of README.md, docs/results.md and benchmarks/README.md.
 
-(Except the table of the scripts' defaults, which it asks the scripts for.)
-
-    pip install matplotlib scipy
+    pip install pandas scipy matplotlib tabulate
     python benchmarks/report.py
 
-What counts is the return of the last 100 training episodes, and that of 100 episodes of
-the trained policy's most probable actions: the interquartile mean over the seeds with a
-95 % bootstrap interval, as Agarwal et al. (2021) advise. Both are SciPy's. Of 3 seeds
-that is the plain mean, and the interval goes from the lowest to the highest. A group's
-figure has the learning curves of all scripts and of the peers, with the band from the
-lowest seed to the highest. results/seeds.md has every seed's value.
+Everything comes from the rows in benchmarks/results. A part stands between the comments
+<!-- NAME: begin --> and <!-- NAME: end -->; PARTS has the function that writes it.
+What counts everywhere is the mean over seeds of the last 100 training episodes: of five
+seeds and more with its 95 % bootstrap interval, of fewer with every seed's value.
 """
 
-import csv
-import importlib
-import sys
-from collections import defaultdict
-from functools import partial
-from pathlib import Path
-
 import matplotlib
-import numpy as np
-from learn import GROUPS
-from scipy import stats
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import search
+from learn import (
+    CLASSIC,
+    EPOCHS,
+    KEY,
+    LANDERS,
+    RUNGS,
+    STEP_SIZES,
+    TABLE1,
+    TASKS,
+    details,
+    rows_of,
+)
+from plot import ENOUGH, STYLES, draw_curves, interval, panels
+from run import PEERS, POINTS, RESULTS, ROOT, SCRIPTS, random_returns
+from scipy import stats
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-STYLES = {  # script: (name, color, line)
-    "reinforce": ("reinforce.py", "#7f7f7f", "-"),
-    "vpg_baseline": ("vpg_baseline.py", "#2ca02c", "-"),
-    "actor_critic": ("actor_critic.py", "#ff7f0e", "-"),
-    "ppo_kl": ("ppo_kl.py", "#9467bd", "-"),
-    "ppo_clip": ("ppo_clip.py", "#1f77b4", "-"),
-    "sb3_ppo": ("Stable-Baselines3, PPO", "#d62728", ":"),
-    "sb3_a2c": ("Stable-Baselines3, A2C", "#8c564b", ":"),
+FILES = ["README.md", "docs/results.md", "benchmarks/README.md"]
+FIGURES = ROOT / "docs" / "figures"
+IN_README = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "LunarLander-v3"]
+IN_README += ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"]
+NAMES = {script: name for script, (name, _, _) in STYLES.items()}
+RUNG_COLOURS = ["#c7c7c7", "#7f7f7f", "#2ca02c", "#ff7f0e", "#ffbb78", "#9ecae1"]
+RUNG_COLOURS = dict(zip(RUNGS, [*RUNG_COLOURS, "#9467bd", "#1f77b4"]))
+PAPER = {  # Schulman et al. 2017, table 1
+    "no clipping or penalty": -0.39,
+    "clipping, ε = 0.1": 0.76,
+    "clipping, ε = 0.2": 0.82,
+    "clipping, ε = 0.3": 0.70,
+    "adaptive KL, δ = 0.003": 0.68,
+    "adaptive KL, δ = 0.01": 0.74,
+    "adaptive KL, δ = 0.03": 0.71,
 }
-OURS = list(STYLES)[:5]
-TRAINING, EVALUATION = "last_100_episodes", "evaluation_mean"  # columns of runs.csv
-BARE = ["env", "script", "share", "lowest", "highest", "pairs"]  # the rest is inside
+
+
+class NoRows(Exception):
+    """A part has no rows yet."""
+
+
+# The rows
 
 
 def read(name):
-    """Rows of a results file as dictionaries."""
-    with open(RESULTS / name) as file:
-        return list(csv.DictReader(file))
+    """A results file as a DataFrame."""
+    if not (RESULTS / name).exists():
+        raise NoRows
+    rows = pd.read_csv(RESULTS / name)
+    return rows.fillna({"flags": ""}) if "flags" in rows else rows
 
 
-def interquartile_mean(*samples, axis=-1):
-    """The mean of each sample's middle half (of 3 seeds, all), then over samples."""
-    return np.mean([stats.trim_mean(x, 0.25, axis=axis) for x in samples], axis=0)
+def runs_of(group):
+    """The finished runs of one of learn.py's groups, in its order."""
+    keys = pd.DataFrame(rows_of(group), columns=KEY).drop_duplicates()
+    rows = keys.merge(read("runs.csv").dropna(subset="last_100"), on=KEY)
+    if rows[~rows["script"].isin(PEERS)].empty:
+        raise NoRows
+    return rows
 
 
-def with_interval(*samples):
-    """The mean of the samples' interquartile means, and its 95 % bootstrap interval.
-
-    A sample is an environment, resampled for itself; each counts as much as another.
-    """
-    mean = interquartile_mean(*samples)
-    if (
-        any(len(sample) < 2 for sample in samples)
-        or np.ptp(np.concatenate(samples)) == 0
-    ):
-        return mean, mean, mean
-    interval = stats.bootstrap(
-        samples, interquartile_mean, method="percentile", rng=0
-    ).confidence_interval
-    return mean, interval.low, interval.high
+def with_setting(rows, settings):
+    """The rows whose (script, flags) is in settings, {label: (script, flags)}."""
+    labels = {pair: label for label, pair in settings.items()}
+    found = [labels.get(pair) for pair in zip(rows["script"], rows["flags"])]
+    order = pd.Categorical(found, list(settings), ordered=True)
+    return rows.assign(setting=order).dropna(subset="setting")
 
 
-def final_returns(column=TRAINING):
-    """{environment: {script: array over seeds}}, in the order of GROUPS and STYLES."""
-    found = defaultdict(lambda: defaultdict(dict))
-    for row in read("runs.csv"):
-        seeds = found[row["env"]][row["script"]]
-        seeds[int(row["seed"])] = float(row[column])
-    return {
-        env: {
-            script: np.array([value for _, value in sorted(found[env][script].items())])
-            for script in STYLES
-            if script in found[env]
-        }
-        for envs, _, _ in GROUPS.values()
-        for env in envs
-        if env in found
-    }
+def curves_of(rows):
+    """The learning curves of these runs: an array (runs, points)."""
+    columns = [str(point) for point in range(1, POINTS + 1)]
+    curves = read("curves.csv").drop_duplicates(KEY, keep="last")
+    return rows[KEY].merge(curves, on=KEY)[columns].to_numpy(dtype=float)
 
 
-def digits(values):
-    """Decimals that show three figures of these values."""
+def command(group):
+    """The line below a group's table: the command that makes its rows."""
+    wanted, rows = set(rows_of(group)), runs_of(group)
+    text = f"Rows: `python benchmarks/learn.py --group {group}`; {len(rows)} of "
+    text += f"{len(wanted)} runs are there."
+    broken = rows[~rows["finite"]]
+    if len(broken):
+        which = broken["script"] + ".py " + broken["flags"] + " on " + broken["env"]
+        text += f" {len(broken)} became non-finite and keep their last 100 episodes: "
+        text += ", ".join(sorted(set(which))) + "."
+    return text
+
+
+# Text
+
+
+def number(x, digits=1):
+    """x with a true minus sign."""
+    return f"{x:,.{digits}f}".replace("-", "−")
+
+
+def digits_for(values):
+    """Decimals that show about three figures of these values."""
     return 0 if np.abs(values).max() >= 1000 else 1
 
 
-def learning_table(column=TRAINING):
-    """The Markdown table of all finished runs: environments down, scripts across."""
-    returns = final_returns(column)
-    names = " | ".join(name for name, _, _ in STYLES.values())
-    lines = [f"| environment | seeds | {names} |", "| --- " * (2 + len(STYLES)) + "|"]
-    for env, of_env in returns.items():
-        d = digits(np.concatenate(list(of_env.values())))
-        cells = []
-        for script in STYLES:
-            if script not in of_env:
-                cells.append("")
-                continue
-            mean, low, high = with_interval(of_env[script])
-            interval = f" ({low:,.{d}f} to {high:,.{d}f})"
-            cells.append(f"{mean:,.{d}f}{interval if len(of_env[script]) > 1 else ''}")
-        counts = sorted({len(values) for values in of_env.values()})
-        seeds = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
-        lines.append(f"| {env} | {seeds} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def cell(values):
+    """The mean over seeds; with its interval, or of few seeds with each of them."""
+    values = np.asarray(values, dtype=float)
+    digits = digits_for(values)
+    mean = number(values.mean(), digits)
+    if len(values) >= ENOUGH:
+        low, high = interval(values)
+        return f"{mean} ({number(low, digits)} to {number(high, digits)})"
+    return f"{mean} ({', '.join(number(x, digits) for x in values)})"
 
 
-def order_rows():
-    """(script, environments, score, low, high) of the five scripts.
-
-    A score is 0 at the environment's worst run of all and 1 at its best; it counts
-    environments that all five have finished on more than one seed.
-    """
-    scores = defaultdict(list)
-    for of_env in final_returns().values():
-        if any(len(of_env.get(script, [])) < 2 for script in OURS):
-            continue
-        everything = np.concatenate([of_env[script] for script in OURS])
-        for script in OURS:
-            scores[script].append(
-                (of_env[script] - everything.min()) / np.ptp(everything)
-            )
-    return [
-        (script, len(samples), *with_interval(*samples))
-        for script, samples in scores.items()
-    ]
+def markdown(table):
+    """A DataFrame of text as a Markdown table, with its index as first column."""
+    table = table.fillna("").rename_axis(columns=None).reset_index()
+    return table.to_markdown(index=False, disable_numparse=True)
 
 
-def order_table():
-    """The Markdown table of the lecture's order."""
-    lines = ["| script | score | 95 % interval | environments |", "| --- " * 4 + "|"]
-    for script, count, mean, low, high in order_rows():
-        lines.append(
-            f"| `{script}.py` | {mean:.2f} | {low:.2f} to {high:.2f} | {count} |"
-        )
-    if below := exceptions():
-        text = "By their interquartile means, these are below the script before them:"
-        lines += ["", f"{text} {'; '.join(below)}."]
-    return "\n".join(lines)
+def table_of(rows, index, columns, column="last_100"):
+    """cell() for each pair of index and columns, as they come in rows."""
+    rows = rows.dropna(subset=column)
+    groups = rows.groupby([index, columns], sort=False, observed=True)
+    table = groups[column].agg(cell).unstack(columns)
+    across = [name for name in rows[columns].unique() if name in table]
+    return table.loc[list(rows[index].unique()), across]
 
 
-def exceptions():
-    """Where the lecture's order doesn't hold, environment by environment."""
-    found = []
-    for env, of_env in final_returns().items():
-        below = [
-            f"`{script}.py`"
-            for before, script in zip(OURS[:-1], OURS[1:])
-            if before in of_env and script in of_env
-            if interquartile_mean(of_env[script]) < interquartile_mean(of_env[before])
-        ]
-        if below:
-            found.append(f"on {env} {', '.join(below)}")
-    return found
-
-
-def seeds_page():
-    """A Markdown page with every seed's values."""
-    lines = ["# Every seed's returns", ""]
-    lines += ["Made by `python benchmarks/report.py`; seed 0 comes first.", ""]
-    titles = {
-        TRAINING: "Mean of the last 100 training episodes",
-        EVALUATION: "Mean of 100 episodes of the policy's most probable actions",
-    }
-    for column, title in titles.items():
-        lines += [f"## {title}", ""]
-        lines += ["| environment | script | mean | returns |", "| --- " * 4 + "|"]
-        for env, of_env in final_returns(column).items():
-            for script, values in of_env.items():
-                d = digits(values)
-                text = ", ".join(f"{value:.{d}f}" for value in values)
-                mean = f"{values.mean():.{d}f}"
-                lines.append(f"| {env} | {STYLES[script][0]} | {mean} | {text} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def learning_figures():
-    """For each group, a panel an environment with the curves of all scripts."""
-    curves = defaultdict(lambda: defaultdict(list))
-    for row in read("curves.csv"):
-        point = int(row["steps"]), float(row["return"])
-        curves[row["env"], row["script"]][row["seed"]].append(point)
-    there = {env for env, _ in curves}
-    for group, (envs, _, _) in GROUPS.items():
-        envs = [env for env in envs if env in there]
-        if not envs:
-            continue
-        columns = min(4, len(envs) + 1)
-        rows = -(-(len(envs) + 1) // columns)
-        _, axes = plt.subplots(
-            rows,
-            columns,
-            figsize=(3.6 * columns, 2.9 * rows),
-            squeeze=False,
-            layout="constrained",
-        )
-        handles = {}
-        for ax, env in zip(axes.flat, envs):
-            for script, (name, color, line) in STYLES.items():
-                runs = list(curves.get((env, script), {}).values())
-                if not runs:
-                    continue
-                steps, returns = np.array(runs)[0, :, 0], np.array(runs)[:, :, 1]
-                (handles[name],) = ax.plot(steps, returns.mean(0), line, color=color)
-                low, high = returns.min(0), returns.max(0)
-                ax.fill_between(steps, low, high, color=color, alpha=0.12, lw=0)
-            ax.set(title=env, xlabel="steps", ylabel="return, last 100 episodes")
-            ax.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
-            ax.grid(alpha=0.3)
-        for ax in axes.flat[len(envs) :]:
-            ax.axis("off")
-        order = [name for name, _, _ in STYLES.values() if name in handles]
-        axes.flat[len(envs)].legend(
-            [handles[name] for name in order], order, frameon=False, loc="center left"
-        )
-        plt.savefig(RESULTS / f"learning_{group}.png", dpi=100)
-        plt.close()
-
-
-def order_figure():
-    """The scores of the five scripts, with their intervals."""
-    rows = order_rows()
-    if not rows:
-        return
-    _, ax = plt.subplots(figsize=(5.4, 2.2), layout="constrained")
-    for y, (script, _, mean, low, high) in enumerate(reversed(rows)):
-        name, color, _ = STYLES[script]
-        ax.plot([low, high], [y, y], color=color, lw=3, alpha=0.5)
-        ax.plot(mean, y, "o", color=color)
-    ax.set_yticks(range(len(rows)), [f"{row[0]}.py" for row in reversed(rows)])
-    ax.set_xlabel("score (interquartile mean, 95 % interval)")
-    ax.grid(alpha=0.3)
-    plt.savefig(RESULTS / "order.png", dpi=100)
+def picture(name, alt):
+    """Save the current figure; returns its Markdown, as seen from docs."""
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    plt.savefig(FIGURES / f"{name}.png", dpi=110)
     plt.close()
+    return f"![{alt}](figures/{name}.png)"
 
 
-def scaling_figure(path):
-    """Steps per second over copies, hidden units and minibatch size, of ppo_clip.py."""
-    lines = defaultdict(list)
-    for row in read("speed_scaling.csv"):
-        axis, _, mode = row["axis"].partition(", ")
-        point = int(row["value"]), int(row["steps_per_second"])
-        lines[axis, mode, row["env"]].append(point)
-    names = list(dict.fromkeys(axis for axis, *_ in lines))
-    _, axes = plt.subplots(1, len(names), figsize=(12.6, 3.5), layout="constrained")
-    for ax, name in zip(axes, names):
-        for (axis, mode, env), points in lines.items():
-            if axis == name:
-                label = f"{env}, {mode}" if mode else env
-                ax.loglog(*zip(*points), "o-", ms=3, label=label, base=2)
-        ax.set(xlabel=name, ylabel="steps per second")
-        ax.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
-        ax.xaxis.set_major_formatter(lambda x, _: f"{x:.0f}")
-        ax.grid(alpha=0.3)
-        ax.legend(frameon=False, fontsize=7, ncols=2, loc=(0, 1))
-    plt.savefig(path, dpi=110)
+def draw(ax, rows, label, colour, line="-"):
+    """The learning curves of these runs of one setting."""
+    if len(rows):
+        total = rows["steps"].iloc[0]
+        steps = np.linspace(total / POINTS, total, POINTS)
+        draw_curves(ax, steps, curves_of(rows), label, colour, line)
 
 
-def speed_table():
-    """The Markdown table of the ratios, ours to Stable-Baselines3's."""
-    lines = [
-        "| what | times as fast | lowest to highest | pairs |",
-        "| --- | --- | --- | --- |",
-    ]
-    rows = read("speed_same_work.csv")
-    for part in "whole_run", "to_475":
-        if (RESULTS / f"speed_{part}.csv").exists():
-            rows += read(f"speed_{part}.csv")
-    for row in rows:
-        count = row.get("pairs") or f"{row['seeds']} seeds"
-        lines.append(
-            f"| {row['what']} | {row['ratio']} | {row['lowest']} to {row['highest']} "
-            f"| {count} |"
-        )
+def legend(axes):
+    """One legend for all of axes but the last, on the last."""
+    handles = {}
+    for ax in axes[:-1]:
+        handles |= dict(zip(*ax.get_legend_handles_labels()[::-1]))
+    axes[-1].legend(handles.values(), handles.keys(), frameon=False, loc="center")
+    axes[-1].axis("off")
+
+
+# The parts
+
+
+def results():
+    """README's small table: the grid's training returns, or the check's until then."""
+    try:
+        rows = runs_of("grid")
+    except NoRows:
+        return check_by_script()
+    rows = rows[rows["env"].isin(IN_README) & (rows["script"] != "sb3_a2c")]
+    table = table_of(rows, "env", "script")
+    return f"{markdown(table.rename(columns=NAMES))}\n\n{command('grid')}"
+
+
+def check_by_script():
+    """The check of the defaults: environments down, scripts across."""
+    rows = read("check.csv")
+    where = rows["env"] + ", " + rows["steps"].map("{:,}".format) + " steps"
+    table = table_of(rows.assign(environment=where), "environment", "script")
+    seeds = f"seeds {rows['seed'].min()} to {rows['seed'].max()}"
+    rest = f"Rows: `python benchmarks/search.py --check`, {seeds}."
+    return f"{markdown(table.rename(columns=NAMES))}\n\n{rest}"
+
+
+def ladder():
+    """F5: one thing after the other, everything else equal."""
+    rows = with_setting(runs_of("ladder"), RUNGS)
+    table = table_of(rows, "setting", "env")
+    cartpole = rows[rows["env"] == "CartPole-v1"]
+    steps = cartpole["steps_to_475"].fillna(np.inf)
+    groups = steps.groupby(cartpole["setting"], observed=True)
+    median = groups.median().map(lambda x: f"{x:,.0f}" if np.isfinite(x) else "–")
+    reached = groups.agg(lambda x: f"{np.isfinite(x).sum()} of {len(x)}")
+    table["steps to 475 (median)"] = median
+    table["seeds that reach it"] = reached
+    envs = list(rows["env"].unique())
+    axes = panels(len(envs) + 1)
+    for ax, env in zip(axes, envs):
+        for rung, colour in RUNG_COLOURS.items():
+            here = (rows["env"] == env) & (rows["setting"] == rung)
+            draw(ax, rows[here], rung, colour)
+        ax.set_title(env)
+    legend(axes)
+    image = picture("ladder", "Learning curves of the ladder's eight rungs")
+    return f"{image}\n\n{markdown(table)}\n\n{command('ladder')}"
+
+
+def step_sizes():
+    """C20 on CartPole-v1: each rung's return over the step size."""
+    rows = runs_of("step_sizes")
+    table, (ax,) = {}, panels(1, width=7.5, height=3.6)
+    for rung, (script, flags) in RUNGS.items():
+        settings = {
+            size: (script, f"{flags} {more}".strip())
+            for size, more in STEP_SIZES.items()
+        }
+        here = with_setting(rows, settings)
+        groups = here.groupby("setting", observed=True)["last_100"]
+        table[rung] = groups.agg(cell)
+        sizes, means = here["setting"].astype(float), groups.mean()
+        colour = RUNG_COLOURS[rung]
+        ax.plot(means.index.astype(float), means, color=colour, label=rung)
+        ax.plot(sizes, here["last_100"], ".", color=colour, alpha=0.5)
+    ax.set(xscale="log", xlabel="step size", ylabel="return, last 100 episodes")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    image = picture("step_sizes", "Return on CartPole-v1 over the step size")
+    text = markdown(pd.DataFrame(table).T.rename_axis("rung"))
+    return f"{image}\n\n{text}\n\n{command('step_sizes')}"
+
+
+def grid(column="last_100"):
+    """All scripts on all environments."""
+    rows = runs_of("grid")
+    table = table_of(rows, "env", "script", column)
+    order = [script for script in STYLES if script in table]
+    return f"{markdown(table[order].rename(columns=NAMES))}\n\n{command('grid')}"
+
+
+def evaluation():
+    return grid("evaluation_mean")
+
+
+def learning(name, envs, alt):
+    """A panel for each environment with the curves of all scripts."""
+    rows = runs_of("grid")
+    axes = panels(len(envs) + 1)
+    for ax, env in zip(axes, envs):
+        for script, style in STYLES.items():
+            here = (rows["env"] == env) & (rows["script"] == script)
+            draw(ax, rows[here], *style)
+        ax.set_title(env)
+    legend(axes)
+    return picture(name, alt)
+
+
+def curves_classic():
+    envs = ["CartPole-v1", *CLASSIC, *LANDERS]
+    return learning("classic", envs, "Learning curves, classic control and LunarLander")
+
+
+def curves_mujoco():
+    return learning("mujoco", TASKS, "Learning curves on seven MuJoCo tasks")
+
+
+def clearly_below(a, b):
+    """Whether seeds tell that the mean of a is below that of b."""
+    if min(len(a), len(b)) < ENOUGH:
+        return a.max() < b.min()
+    difference = stats.bootstrap(
+        (a, b),
+        lambda a, b, axis: a.mean(axis) - b.mean(axis),
+        method="percentile",
+        rng=0,
+    )
+    return difference.confidence_interval.high < 0
+
+
+def behind():
+    """Where a script is behind the one before it, or Stable-Baselines3's PPO."""
+    rows, lines = runs_of("grid"), []
+    pairs = [*zip(SCRIPTS[1:], SCRIPTS), ("ppo_kl", "sb3_ppo"), ("ppo_clip", "sb3_ppo")]
+    for script, other in pairs:
+        found = []
+        for env, here in rows.groupby("env", sort=False):
+            of = here.groupby("script")["last_100"]
+            values = {name: returns.to_numpy() for name, returns in of}
+            if script in values and other in values:
+                a, b = values[script], values[other]
+                if a.mean() < b.mean():
+                    found.append(f"**{env}**" if clearly_below(a, b) else env)
+        text = ", ".join(found) or "nowhere"
+        lines.append(f"- {NAMES[script]} behind {NAMES[other]}: {text}.")
     return "\n".join(lines)
 
 
-def limit_table():
-    """The Markdown table of how much faster the same work could be."""
-    lines = [
-        "| what | ours | the limit | a gradient step | compiled | networks alone "
-        "| to compile | pairs |",
-        "| --- " * 8 + "|",
-    ]
-    for row in read("speed_limit.csv"):
-        times = (
-            f"{float(row[name]):,.0f} µs"
-            for name in ("step_us", "compiled_us", "networks_us")
-        )
-        lines.append(
-            f"| {row['what']} | {row['ratio']} | {row['limit']} | {' | '.join(times)} "
-            f"| {float(row['compilation_seconds']):.0f} s | {row['pairs']} |"
-        )
-    return "\n".join(lines)
+def scores(*samples, axis=-1):
+    """Each setting's score in PAPER's order; 0 and 1 are made from the samples too.
+
+    For each task, samples has the random policy's returns and those of all settings.
+    """
+    means = np.stack([sample.mean(axis=axis) for sample in samples])
+    means = means.reshape(len(TASKS), 1 + len(PAPER), *means.shape[1:])
+    random, means = means[:, :1], means[:, 1:]
+    return ((means - random) / (means.max(1, keepdims=True) - random)).mean(axis=0)
 
 
-def start_table():
-    """The Markdown table of start-up time and memory."""
-    lines = ["| what | measured |", "| --- | --- |"]
-    ratios = [float(row["ratio"]) for row in read("speed_start.csv")]
-    lines.append(
-        "| process start to first step, as a multiple of `import torch, gymnasium` "
-        f"| {min(ratios)} to {max(ratios)}, the five scripts' medians |"
-    )
-    rows = {int(row["steps"]): row for row in read("speed_memory.csv")}
-    first, second, *_, last = sorted(rows)
-    peaks = [f"{rows[steps]['peak_megabytes']} MB" for steps in (first, last)]
-    lines.append(
-        f"| peak memory, `ppo_clip.py` after {first:,} and {last:,} steps "
-        f"| {', '.join(peaks)} |"
-    )
-    *_, before, _ = sorted(rows)
-    late, early = (
-        float(rows[steps]["steps_per_processor_second"]) for steps in (last, second)
-    )
-    lines.append(
-        f"| its speed from {before:,} to {last:,} steps, as a multiple of that from "
-        f"{first:,} to {second:,} | {late / early:.2f} |"
-    )
-    return "\n".join(lines)
+def table1():
+    """F2: the PPO paper's table 1 anew."""
+    rows = with_setting(runs_of("table1"), TABLE1)
+    samples = []
+    for task in TASKS:
+        samples.append(random_returns(task))
+        for setting in PAPER:
+            here = rows[(rows["env"] == task) & (rows["setting"] == setting)]
+            samples.append(here["last_100"].to_numpy())
+    if min(map(len, samples)) < 2:
+        return f"Not complete. {command('table1')}"
+    mean = scores(*samples)
+    result = stats.bootstrap(samples, scores, method="percentile", rng=0)
+    low, high = result.confidence_interval
+    broken = (~rows["finite"]).groupby(rows["setting"], observed=True).sum()
+    table = pd.DataFrame(
+        {
+            "setting": list(PAPER),
+            "score": [number(x, 2) for x in mean],
+            "95 % interval": [
+                f"{number(a, 2)} to {number(b, 2)}" for a, b in zip(low, high)
+            ],
+            "the paper's": [number(x, 2) for x in PAPER.values()],
+            "non-finite runs": [str(broken[setting]) for setting in PAPER],
+        }
+    ).set_index("setting")
+    paper = np.array(list(PAPER.values()))
+    i, j = np.triu_indices(len(paper), 1)
+    same = np.sign(mean[i] - mean[j]) == np.sign(paper[i] - paper[j])
+    text = f"Of the {len(i)} pairs of settings, {same.sum()} come in the paper's order."
+    return f"{markdown(table)}\n\n{text} {command('table1')}"
 
 
-def where_table():
-    """The Markdown table of where a training's time goes."""
-    rows = read("speed_against_bare.csv")
-    parts = [name for name in rows[0] if name not in BARE]
-    names = [name.replace("_", " ") for name in parts]
-    lines = [
-        f"| environment | script | of the bare speed | {' | '.join(names)} |",
-        "| --- " * (3 + len(parts)) + "|",
-    ]
-    for row in rows:
-        shares = " | ".join(f"{float(row[name]):.0%}" for name in parts)
-        lines.append(
-            f"| {row['env']} | `{row['script']}.py` | {float(row['share']):.0%} "
-            f"| {shares} |"
-        )
-    return "\n".join(lines)
+def ablation():
+    """F3: what each detail does, off alone, against the same seeds with it."""
+    rows = runs_of("details")
+    table, envs = {}, list(rows["env"].unique())
+    for ax, env in zip(panels(len(envs), width=3.6, columns=2), envs):
+        settings = {name: ("ppo_clip", flags) for name, flags in details(env).items()}
+        here = with_setting(rows[rows["env"] == env], settings)
+        by_seed = here.pivot(index="seed", columns="setting", values="last_100")
+        table[env] = {}
+        for y, name in enumerate(column for column in by_seed if column != "none"):
+            difference = (by_seed[name] - by_seed["none"]).dropna().to_numpy()
+            if len(difference) == 0:
+                continue
+            text = cell(difference)
+            ax.plot(difference, np.full(len(difference), y), ".", color="#7f7f7f")
+            if len(difference) >= ENOUGH:
+                low, high = interval(difference)
+                ax.plot([low, high], [y, y], color="#1f77b4", lw=4, alpha=0.5)
+                if low > 0 or high < 0:
+                    text = f"**{text}**"
+            table[env][name] = text
+            ax.plot(difference.mean(), y, "o", color="#1f77b4")
+        names = [column for column in by_seed if column != "none"]
+        ax.set_yticks(range(len(names)), names)
+        ax.axvline(0, color="black", lw=0.8)
+        ax.invert_yaxis()
+        ax.set(title=env, xlabel="change when off")
+    image = picture("details", "What each implementation detail changes")
+    text = markdown(pd.DataFrame(table).rename_axis("off"))
+    return f"{image}\n\n{text}\n\n{command('details')}"
 
 
-def defaults_table():
-    """The Markdown table of the defaults in which the scripts differ."""
-    sys.path.insert(0, str(ROOT))
-    flags = {
-        script: vars(importlib.import_module(script).parse_args([])) for script in OURS
+def epochs():
+    """F4: how many steps should be taken on one batch?"""
+    settings = {K: ("ppo_clip", flags) for K, flags in EPOCHS.items()}
+    rows = with_setting(runs_of("epochs"), settings)
+    whole = np.nanmean(curves_of(rows), axis=1)
+    columns = {
+        "HalfCheetah-v5": ("HalfCheetah-v5, last 100 episodes", rows["last_100"]),
+        "CartPole-v1": ("CartPole-v1, mean over the run", pd.Series(whole, rows.index)),
     }
-    names = dict.fromkeys(name for of_script in flags.values() for name in of_script)
-    lines = [
-        f"| flag | {' | '.join(f'`{script}.py`' for script in OURS)} |",
-        "| --- " * (1 + len(OURS)) + "|",
-    ]
-    for name in names:
-        cells = [str(flags[script].get(name, "")) for script in OURS]
-        if name != "run_dir" and len(set(cells)) > 1:
-            lines.append(f"| `--{name.replace('_', '-')}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    table = {}
+    colours = plt.get_cmap("viridis")(np.linspace(0.9, 0, len(settings)))
+    for ax, (env, (title, values)) in zip(panels(2), columns.items()):
+        here = rows[rows["env"] == env]
+        groups = values[here.index].groupby(here["setting"], observed=True)
+        table[title] = groups.agg(cell)
+        for K, colour in zip(settings, colours):
+            draw(ax, here[here["setting"] == K], f"K = {K}", colour)
+        ax.set_title(env)
+        ax.legend(frameon=False, fontsize=8)
+    image = picture("epochs", "Learning curves for K = 1, 3, 5, 10 and 20 epochs")
+    text = markdown(pd.DataFrame(table).rename_axis("K"))
+    return f"{image}\n\n{text}\n\n{command('epochs')}"
 
 
-TABLES = {
-    "defaults": defaults_table,
-    "learning table": learning_table,
-    "evaluation table": partial(learning_table, EVALUATION),
-    "order": order_table,
-    "speed": speed_table,
-    "limit": limit_table,
-    "where time goes": where_table,
-    "start and memory": start_table,
+def search_part():
+    """What was searched, for benchmarks/README.md."""
+    table = search.search_table(read("search.csv"))
+    return table.to_markdown(index=False, disable_numparse=True)
+
+
+def check():
+    table = search.check_table(read("check.csv"))
+    return table.to_markdown(index=False, disable_numparse=True)
+
+
+PARTS = {
+    "results": results,
+    "ladder": ladder,
+    "step sizes": step_sizes,
+    "grid": grid,
+    "evaluation": evaluation,
+    "classic curves": curves_classic,
+    "mujoco curves": curves_mujoco,
+    "behind": behind,
+    "table 1": table1,
+    "details": ablation,
+    "epochs": epochs,
+    "search": search_part,
+    "check": check,
 }
 
 
-def filled(readme):
-    """README's text with these tables made anew."""
-    for name, make in TABLES.items():
+def filled(text):
+    """The text with all of its parts made anew."""
+    for name, make in PARTS.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-        if begin not in readme:
-            continue
-        before, after = readme.split(begin)[0], readme.split(end)[1]
-        readme = f"{before}{begin}\n{make()}\n{end}{after}"
-    return readme
+        if begin in text:
+            try:
+                part = make()
+            except NoRows:
+                part = "Not measured yet."
+            before, after = text.split(begin)[0], text.split(end)[1]
+            text = f"{before}{begin}\n{part}\n{end}{after}"
+    return text
 
 
 def main():
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text()))
-    (RESULTS / "seeds.md").write_text(seeds_page())
-    learning_figures()
-    order_figure()
-    if (RESULTS / "speed_scaling.csv").exists():
-        scaling_figure(RESULTS / "scaling.png")
+    for name in FILES:
+        path = ROOT / name
+        if path.exists():
+            path.write_text(filled(path.read_text()))
 
 
 if __name__ == "__main__":
