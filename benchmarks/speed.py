@@ -1,4 +1,4 @@
-"""Measures speed: against Stable-Baselines3, against the bare environment, and inside.
+"""Measures speed: against Stable-Baselines3, the first version, and inside.
 
     pip install stable-baselines3 "gymnasium[mujoco]"
     python benchmarks/speed.py                    everything, about two hours
@@ -6,38 +6,39 @@
 
 Two things that are compared take turns, each time in a process of its own with one
 torch thread; what counts is the median of the ratios of the pairs. Run it on a machine
-that does nothing else. Each part writes its rows to benchmarks/results/speed_PART.csv;
-benchmarks/report.py makes README's tables of them.
+that does nothing else. The scripts are measured through their parse_args and train as
+they stand. Each part writes its rows to results/speed_PART.csv, and report.py makes a
+table of them.
 """
 
 import argparse
-import csv
 import importlib
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-SCRIPTS = ["reinforce", "vpg_baseline", "actor_critic", "ppo_kl", "ppo_clip"]
+from run import RESULTS, ROOT, SCRIPTS, SOLVED, append
+
+FIRST_VERSION = "dcac4a9"  # the commit before the scripts were written anew
 # as the peer does: no normalisation, no entropy bonus, no checkpoint before the end
 AS_THEY = (
     "--no-normalize-observations --no-normalize-rewards --entropy-coefficient 0 "
-    "--checkpoint-every 9999999"
+    "--learning-rate 3e-4 --checkpoint-every 9999999"
 )
 # Gymnasium's reset rows are no data, so a rollout of ours has a few rows less. With a
 # smaller --minibatch-size there are as many minibatches, and gradient steps, as theirs.
-SAME_WORK = {  # name: (script, our flags, environment, steps, peer, its arguments)
+SAME_WORK = {  # name: (script, flags, environment, steps, peer, its arguments)
     "PPO-Clip, CartPole-v1, 4 × 128, 4 epochs × 4 minibatches": (
         "ppo_clip",
-        "--num-envs 4 --rollout-steps 128 --epochs 4 --minibatch-size 112 "
-        "--learning-rate 3e-4",
+        f"--num-envs 4 --rollout-steps 128 --epochs 4 --minibatch-size 112 {AS_THEY}",
         "CartPole-v1",
         50_000,
         "PPO",
@@ -45,28 +46,19 @@ SAME_WORK = {  # name: (script, our flags, environment, steps, peer, its argumen
     ),
     "PPO-Clip, HalfCheetah-v5, 1 × 2048, 10 epochs × 32 minibatches": (
         "ppo_clip",
-        "--num-envs 1 --rollout-steps 2048 --epochs 10 --minibatch-size 63 "
-        "--learning-rate 3e-4",
+        f"--num-envs 1 --rollout-steps 2048 --epochs 10 --minibatch-size 63 {AS_THEY}",
         "HalfCheetah-v5",
         20_480,
         "PPO",
         {"n_envs": 1, "n_steps": 2048, "n_epochs": 10, "batch_size": 64},
     ),
-    "Actor-critic, CartPole-v1, 4 × 5, against A2C": (
+    "Actor-critic, CartPole-v1, 4 × 5, one pass of the critic": (
         "actor_critic",
-        "--num-envs 4 --rollout-steps 5 --critic-epochs 1",
+        f"--num-envs 4 --rollout-steps 5 --n-steps 5 --critic-epochs 1 {AS_THEY}",
         "CartPole-v1",
         100_000,
         "A2C",
         {"n_envs": 4, "n_steps": 5},
-    ),
-    "PPO-Clip, HalfCheetah-v5, each with its defaults": (
-        "ppo_clip",
-        "",
-        "HalfCheetah-v5",
-        40_960,
-        "PPO",
-        {"n_envs": 1},
     ),
 }
 WHOLE_RUN = {
@@ -79,495 +71,278 @@ WHOLE_RUN = {
         {"n_envs": 1},
     )
 }
-CLEANRL = {  # the settings of CleanRL's PPO, in Stable-Baselines3's words
-    "n_envs": 4,
-    "n_steps": 128,
-    "n_epochs": 4,
-    "batch_size": 128,
-    "learning_rate": 2.5e-4,
-    "ent_coef": 0.01,
-}
+CLEANRL = {"n_envs": 4, "n_steps": 128, "n_epochs": 4, "batch_size": 128}
+CLEANRL |= {"learning_rate": 2.5e-4, "ent_coef": 0.01}  # in Stable-Baselines3's words
+TO_475 = {"its defaults": {"n_envs": 1}, "CleanRL's settings": CLEANRL}
+ADVANTAGES = {"rewards_to_go", "n_step_returns", "generalized_advantages"}
+KINDS = ["acting", "environment", "returns and advantages", "update", "log", "rest"]
 
 
 # Each of these runs in a process of its own and returns what it measured.
 
 
-def clock_starts_with_the_run(script):
-    """A list that gets the time when everything is made, before the first step."""
-    began, open_log = [], script.open_log
+def ours(script, flags, folder=str(ROOT)):
+    """One training of a script: its cost, its steps, and when it reached 475."""
+    sys.path.insert(0, folder)
+    import torch
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    def opened(*inputs):
-        result = open_log(*inputs)
-        began.append(time.perf_counter())
-        return result
-
-    script.open_log = opened
-    return began
-
-
-def count_steps(script):
-    """A list that gets the steps taken so far; the last may exceed the budget."""
-    taken, log = [], script.log
-
-    def logged(writer, bar, state, *rest):
-        taken.append(state["steps"])
-        log(writer, bar, state, *rest)
-
-    script.log = logged
-    return taken
-
-
-def ours(script, flags, env, steps):
-    """One training of a script: steps, seconds of it, peak memory."""
-    script = importlib.import_module(script)
-    with tempfile.TemporaryDirectory() as folder:
-        given = [
-            "--env",
-            env,
-            "--total-steps",
-            str(steps),
-            "--run-dir",
-            f"{folder}/run",
-        ]
-        args = script.parse_args([*flags.split(), *given])
-        begin = clock_starts_with_the_run(script)
-        taken = count_steps(script)
-        script.train(args)
-        seconds = time.perf_counter() - begin[0]
-    return {"steps": taken[-1], "seconds": seconds, "megabytes": peak_megabytes()}
+    torch.set_num_threads(1)
+    module = importlib.import_module(script)
+    with tempfile.TemporaryDirectory() as run_dir:
+        args = module.parse_args([*flags.split(), "--run-dir", f"{run_dir}/run"])
+        begin, processor = time.time(), time.process_time()
+        module.train(args)
+        measured = cost(begin, processor)
+        log = EventAccumulator(args.run_dir, {"scalars": 0}).Reload()
+    events = log.Scalars("rollout/episode_return")  # each with its step and its time
+    measured["steps"] = events[-1].step
+    for event in reversed(events):
+        if event.value >= SOLVED:
+            measured["solved"] = solved(event.step, event.wall_time, begin)
+    half = next(event for event in events if event.step >= events[-1].step / 2)
+    measured["first_half"] = half.wall_time - begin
+    return measured
 
 
-def peer(algorithm, env, steps, settings, seed=0, threshold=None):
-    """One training of Stable-Baselines3: the same, and the time to the threshold."""
+def cost(begin, processor):
+    """Seconds of the clock and of the processor since then, and the peak memory."""
+    return {
+        "seconds": time.time() - begin,
+        "processor": time.process_time() - processor,
+        "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def solved(steps, when, begin):
+    """Steps and seconds until then, of training and of the whole process."""
+    of_process = when - float(os.environ["STARTED"])
+    return {"steps": steps, "seconds": when - begin, "of_process": of_process}
+
+
+def peer(algorithm, env, steps, settings, seed=0, stop=False):
+    """One training of Stable-Baselines3; stop: at a mean of 475 over 100 episodes."""
     import gymnasium as gym
-    import stable_baselines3 as sb3
+    import stable_baselines3
     import torch
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.env_util import make_vec_env
 
-    torch.set_num_threads(1)
-    settings = dict(settings)
-    envs = make_vec_env(lambda: gym.make(env), settings.pop("n_envs"), seed=seed)
-    model = getattr(sb3, algorithm)(
-        "MlpPolicy", envs, seed=seed, device="cpu", **settings
-    )
-    reached = {}
-
-    class Watch(BaseCallback):
-        ended = False  # an episode, with the step before: the buffer has it by now
-
+    class StopWhenSolved(BaseCallback):
         def _on_step(self):
-            ended, self.ended = self.ended, self.locals["dones"].any()
-            if not ended or len(model.ep_info_buffer) < 100:
-                return True  # the mean is what it was, and to look costs time
-            mean = statistics.mean(episode["r"] for episode in model.ep_info_buffer)
-            if mean >= threshold:
-                reached["steps"] = self.num_timesteps
-                return False
-            return True
+            if not self.locals["dones"].any() or len(model.ep_info_buffer) < 100:
+                return True
+            returns = [episode["r"] for episode in model.ep_info_buffer]
+            return statistics.mean(returns) < SOLVED
 
-    begin = time.perf_counter()
-    model.learn(steps, callback=Watch() if threshold else None)
-    seconds = time.perf_counter() - begin
-    measured = {"steps": model.num_timesteps, "seconds": seconds}
-    return measured | {"megabytes": peak_megabytes(), "reached": bool(reached)}
-
-
-def ours_to_threshold(script, env, steps, seed, threshold):
-    """Seconds of a run until the mean over 100 episodes reaches the threshold."""
-    script = importlib.import_module(script)
-    stop, log = [], script.log
-
-    def watch(writer, bar, state, history, *rest):
-        log(writer, bar, state, history, *rest)
-        if len(history) >= 100 and statistics.mean(history[-100:]) >= threshold:
-            stop.append(state["steps"])
-
-    script.log = watch
-    with tempfile.TemporaryDirectory() as folder:
-        given = ["--env", env, "--total-steps", str(steps), "--seed", str(seed)]
-        args = script.parse_args([*given, "--run-dir", f"{folder}/run"])
-        begin = clock_starts_with_the_run(script)
-        script.train(args, stop)
-        seconds = time.perf_counter() - begin[0]
-    return {"steps": (stop or [steps])[0], "seconds": seconds, "reached": bool(stop)}
-
-
-def bare(env, num_envs, steps):
-    """The environment alone, with random actions."""
-    import gymnasium as gym
-
-    envs = gym.make_vec(env, num_envs)
-    envs.reset(seed=0)
-    envs.action_space.seed(0)
-    actions = [envs.action_space.sample() for _ in range(100)]
-    begin = time.perf_counter()
-    for step in range(steps // num_envs):
-        envs.step(actions[step % 100])
-    return {"steps": steps, "seconds": time.perf_counter() - begin}
-
-
-def where_time_goes(script, env, steps):
-    """Seconds of the parts of one training."""
-    script = importlib.import_module(script)
-    spent = {}
-
-    def timed(name, function):
-        def call(*inputs, **named):
-            begin = time.perf_counter()
-            try:
-                return function(*inputs, **named)
-            finally:
-                spent[name] = spent.get(name, 0) + time.perf_counter() - begin
-
-        return call
-
-    make_envs = script.make_envs
-
-    def make_timed_envs(*inputs, **named):
-        envs = make_envs(*inputs, **named)
-        envs.step = timed("environment", envs.step)
-        return envs
-
-    script.make_envs = make_timed_envs
-    sampler = script.Policy.sampler
-    script.Policy.sampler = lambda policy: timed(
-        "acting", timed("acting", sampler)(policy)
-    )
-    for name in "rewards_to_go", "n_step_returns", "generalized_advantages":
-        if hasattr(script, name):
-            setattr(
-                script, name, timed("returns and advantages", getattr(script, name))
-            )
-    script.update = timed("update", script.update)
-    script.log = timed("log", script.log)
-    with tempfile.TemporaryDirectory() as folder:
-        given = [
-            "--env",
-            env,
-            "--total-steps",
-            str(steps),
-            "--run-dir",
-            f"{folder}/run",
-        ]
-        args = script.parse_args(given)
-        begin = clock_starts_with_the_run(script)
-        taken = count_steps(script)
-        script.train(args)
-        total = time.perf_counter() - begin[0]
-    spent["update"] -= spent["returns and advantages"]
-    spent["everything else"] = total - sum(spent.values())
-    return {"steps": taken[-1], "seconds": total, "spent": spent}
-
-
-def memory_over_time(script, env, steps, marks):
-    """Peak memory after so many steps, and the speed since the mark before.
-
-    Speed is per second of processor time: waiting for other processes doesn't count,
-    though what they do to the caches does.
-    """
-    script = importlib.import_module(script)
-    log, rows, marks = script.log, [], list(marks)
-    before = [0, time.process_time()]
-
-    def watch(writer, bar, state, *rest):
-        log(writer, bar, state, *rest)
-        while marks and state["steps"] >= marks[0]:
-            now = [state["steps"], time.process_time()]
-            speed = (now[0] - before[0]) / (now[1] - before[1])
-            rows.append([marks.pop(0), round(peak_megabytes()), round(speed)])
-            before[:] = now
-
-    script.log = watch
-    ours(script.__name__, "", env, steps)
-    return rows
-
-
-def gradient_step(env, rows):
-    """Microseconds of a gradient step of PPO-Clip on so many rows, and of parts of it.
-
-    networks: what no PPO can do without, both networks forward and backward, and Adam.
-    compiled: the whole, with torch.compile on all that leads to the loss.
-    """
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # as on a first run
-    import torch
-
-    script = importlib.import_module("ppo_clip")
     torch.set_num_threads(1)
-    torch.distributions.Distribution.set_default_validate_args(False)
-    args = script.parse_args(["--env", env, "--run-dir", "unused"])
-    envs = script.make_envs(args, 1)
-    policy = script.Policy(envs, args.hidden_sizes, args.initial_variance)
-    value_function = script.ValueFunction(envs, args.hidden_sizes)
-    parameters = [*policy.parameters(), *value_function.parameters()]
-    optimizer = script.Adam(parameters, 1e-5, eps=1e-5, fused=True)
-    obs = torch.randn(rows, envs.single_observation_space.shape[0])
-    distribution = policy.distribution(obs)
-    actions = distribution.sample()
-    old_log_probs = distribution.log_prob(actions).detach()
-    advantages, targets = torch.randn(2, rows)
-
-    def loss():  # as in update()
-        ratio = (policy.distribution(obs).log_prob(actions) - old_log_probs).exp()
-        objective = script.clipped_surrogate(ratio, advantages, args.clip_epsilon)
-        value_loss = (value_function(obs) - targets).square().mean()
-        return value_loss - objective.mean()
-
-    def networks():
-        optimizer.zero_grad()
-        (policy.network(obs).sum() + value_function(obs).sum()).backward()
-        optimizer.step()
-
-    compiled_loss = torch.compile(loss)
-    begin = time.perf_counter()
-    compiled_loss().backward()
-    compilation = time.perf_counter() - begin
-    both = args, optimizer, policy, value_function
-    kinds = {
-        "step": lambda: script.gradient_step(*both[:2], loss(), *both[2:]),
-        "compiled": lambda: script.gradient_step(*both[:2], compiled_loss(), *both[2:]),
-        "networks": networks,
-    }
-    seconds = {name: [] for name in kinds}
-    for _ in range(11):  # in turn; the first time is a warm-up
-        for name, step in kinds.items():
-            begin = time.perf_counter()
-            for _ in range(100):
-                step()
-            seconds[name].append((time.perf_counter() - begin) / 100)
-    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
-    return {name: 1e6 * value for name, value in medians.items()} | {
-        "compilation": compilation
-    }
+    begin, processor = time.time(), time.process_time()
+    envs = make_vec_env(lambda: gym.make(env), settings.pop("n_envs"), seed=seed)
+    algorithm = getattr(stable_baselines3, algorithm)
+    model = algorithm("MlpPolicy", envs, seed=seed, device="cpu", **settings)
+    model.learn(steps, callback=StopWhenSolved() if stop else None)
+    measured = cost(begin, processor) | {"steps": model.num_timesteps}
+    if stop and model.num_timesteps < steps:
+        measured["solved"] = solved(model.num_timesteps, time.time(), begin)
+    return measured
 
 
-def start_up(script):
-    """Everything up to the first step of the environment."""
-    script = importlib.import_module(script)
+def where_time_goes(script, flags):
+    """The share of each part in a training, by a look at the stack each millisecond."""
+    seen = Counter()
 
-    def first_step(*inputs):
-        raise SystemExit
+    def look(_, frame):
+        names = set()
+        while frame:
+            names.add(frame.f_code.co_name)
+            frame = frame.f_back
+        if names & ADVANTAGES:
+            seen["returns and advantages"] += 1
+        elif "update" in names:
+            seen["update"] += 1
+        elif "log" in names:
+            seen["log"] += 1
+        elif names & {"collect_rollout", "collect_trajectories"}:
+            seen["environment" if "step" in names else "acting"] += 1
+        elif "train" in names:
+            seen["rest"] += 1
 
-    for name in "collect_rollout", "collect_trajectories":
-        if hasattr(script, name):
-            setattr(script, name, first_step)
-    with tempfile.TemporaryDirectory() as folder:
-        script.main(["--run-dir", f"{folder}/run"])
+    signal.signal(signal.SIGPROF, look)
+    signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+    measured = ours(script, flags)
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    shares = {kind: round(seen[kind] / seen.total(), 3) for kind in KINDS}
+    return measured | {"shares": shares}
 
 
-def peak_megabytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# The parts; each returns its rows as dictionaries.
 
 
-# The parts
-
-
-def measure(function, *inputs, **named):
+def measure(function, *inputs):
     """What the function returns, from a process of its own."""
-    call = json.dumps([function.__name__, inputs, named])
     process = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__, "--call", call],
+        [sys.executable, "-W", "ignore", __file__, "--call"]
+        + [json.dumps([function.__name__, inputs])],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "STARTED": str(time.time())},
     )
     if process.returncode:
         raise RuntimeError(process.stderr[-2000:])
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def spread(values, digits=2):
-    """Median, least and greatest."""
-    return [round(f(values), digits) for f in (statistics.median, min, max)]
+def spread(ratios, digits=2):
+    """Median, least and greatest of the pairs' ratios."""
+    values = statistics.median(ratios), min(ratios), max(ratios)
+    return dict(zip(["ratio", "lowest", "highest"], [round(x, digits) for x in values]))
 
 
-def same_work(pairs, work=SAME_WORK):
-    """Steps per second against Stable-Baselines3's."""
+def compare(what, pairs):
+    """Speeds of pairs of runs (ours, another): a row with the ratio and both costs."""
+    speeds = [[run["steps"] / run["seconds"] for run in pair] for pair in pairs]
+    row = {"what": what} | spread([mine / other for mine, other in speeds])
+    row["pairs"] = len(pairs)
+    for name, runs in zip(["ours", "other"], zip(*pairs)):
+        a_step = [1e6 * run["processor"] / run["steps"] for run in runs]
+        row[f"{name}_processor_us_a_step"] = round(statistics.median(a_step), 1)
+        row[f"{name}_megabytes"] = round(max(run["megabytes"] for run in runs))
+    return row
+
+
+def same_work(count, work=SAME_WORK):
+    """Against Stable-Baselines3."""
     rows = []
-    for name, (script, flags, env, steps, algorithm, settings) in work.items():
-        flags = f"{flags} {AS_THEY}" if flags else flags
-        ratios, speeds, memory = [], [], []
-        for _ in range(pairs):
-            mine = measure(ours, script, flags, env, steps)
-            theirs = measure(peer, algorithm, env, steps, settings)
-            both = [run["steps"] / run["seconds"] for run in (mine, theirs)]
-            speeds.append(both)
-            memory.append([mine["megabytes"], theirs["megabytes"]])
-            ratios.append(both[0] / both[1])
-        ours_, theirs_ = (round(statistics.median(x)) for x in zip(*speeds))
-        peaks = [round(statistics.median(x)) for x in zip(*memory)]
-        rows.append([name, *spread(ratios), pairs, ours_, theirs_, *peaks])
-        print(rows[-1])
-    header = "what ratio lowest highest pairs steps_per_second peer megabytes peer_mb"
-    return header.split(), rows
+    for what, (script, flags, env, steps, algorithm, settings) in work.items():
+        flags = f"{flags} --env {env} --total-steps {steps}"
+        pairs = []
+        for _ in range(count):
+            mine = measure(ours, script, flags)
+            pairs.append((mine, measure(peer, algorithm, env, steps, settings)))
+        rows.append(compare(what, pairs))
+    return rows
 
 
-def whole_run(pairs):
-    """The same over a run of a million steps, about ten minutes a pair."""
-    return same_work(pairs, WHOLE_RUN)
+def whole_run(count):
+    """The same over a million steps, some ten minutes a pair."""
+    return same_work(count, WHOLE_RUN)
 
 
-def to_475(pairs):
-    """Seconds to a mean return of 475 over 100 episodes of CartPole-v1."""
-    rows, runs = [], []
-    peers = {"its defaults": {"n_envs": 1}, "CleanRL's settings": CLEANRL}
-    for seed in range(pairs):
-        mine = measure(ours_to_threshold, "ppo_clip", "CartPole-v1", 100_000, seed, 475)
-        theirs = {
-            name: measure(peer, "PPO", "CartPole-v1", 500_000, settings, seed, 475)
-            for name, settings in peers.items()
-        }
-        runs.append((mine, theirs))
-        print(seed, mine, theirs)
-    for name in peers:
-        ratios = [theirs[name]["seconds"] / mine["seconds"] for mine, theirs in runs]
-        reached = sum(theirs[name]["reached"] for _, theirs in runs)
-        mine = statistics.median(run["steps"] for run, _ in runs)
-        peer_steps = statistics.median(theirs[name]["steps"] for _, theirs in runs)
-        what = f"time to 475 on CartPole-v1, Stable-Baselines3's PPO with {name}"
-        ours_reached = sum(run["reached"] for run, _ in runs)
-        seconds = statistics.median(run["seconds"] for run, _ in runs)
-        peer_seconds = statistics.median(theirs[name]["seconds"] for _, theirs in runs)
-        steps = mine, peer_steps, ours_reached, reached
-        times = round(seconds, 2), round(peer_seconds, 2)
-        rows.append([what, *spread(ratios, 1), pairs, *steps, *times])
-    header = "what ratio lowest highest seeds steps peer_steps reached peer_reached"
-    return [*header.split(), "seconds", "peer_seconds"], rows
-
-
-def limit(pairs):
-    """How fast the same work could be: the bare environment and the networks alone."""
+def first_version(count):
+    """Against the first version of these scripts at the same work."""
     rows = []
-    for name, (script, flags, env, steps, algorithm, settings) in SAME_WORK.items():
-        if algorithm != "PPO" or not flags:
-            continue
-        ratios, limits, costs = [], [], []
-        for _ in range(pairs):
-            mine = measure(ours, script, f"{flags} {AS_THEY}", env, steps)
-            theirs = measure(peer, algorithm, env, steps, settings)
-            alone = measure(bare, env, settings["n_envs"], steps)
-            cost = measure(gradient_step, env, settings["batch_size"])
-            updates = steps * settings["n_epochs"] / settings["batch_size"]
-            least = alone["seconds"] + updates * cost["networks"] / 1e6
-            a_step = theirs["seconds"] / theirs["steps"]
-            ratios.append(a_step * mine["steps"] / mine["seconds"])
-            limits.append(a_step * steps / least)
-            costs.append(cost)
-        medians = [round(statistics.median(c[k] for c in costs), 1) for k in costs[0]]
-        rows.append([name, *spread(ratios), *spread(limits), pairs, *medians])
-        print(rows[-1])
-    header = "what ratio lowest highest limit limit_lowest limit_highest pairs"
-    names = "step_us compiled_us networks_us compilation_seconds"
-    return [*header.split(), *names.split()], rows
+    with tempfile.TemporaryDirectory() as folder:
+        files = [f"{name}.py" for name in [*SCRIPTS, "common"]]
+        archive = ["git", "-C", str(ROOT), "archive", FIRST_VERSION, *files]
+        files = subprocess.run(archive, capture_output=True, check=True).stdout
+        subprocess.run(["tar", "-x", "-C", folder], input=files, check=True)
+        for what, (script, flags, env, steps, _, _) in SAME_WORK.items():
+            flags = f"{flags} --env {env} --total-steps {steps}"
+            pairs = []
+            for _ in range(count):
+                mine = measure(ours, script, flags)
+                pairs.append((mine, measure(ours, script, flags, folder)))
+            rows.append(compare(what, pairs))
+    return rows
 
 
-def against_bare(pairs):
-    """Each script's speed as a share of the bare environment's, and where time goes."""
+def to_475(count):
+    """Time to a mean return of 475 over 100 episodes of CartPole-v1."""
+    runs = []
+    for seed in range(count):
+        run = {"ours": measure(ours, "ppo_clip", f"--seed {seed}")}
+        for name, settings in TO_475.items():
+            inputs = "PPO", "CartPole-v1", 500_000, settings, seed, True
+            run[name] = measure(peer, *inputs)
+        runs.append({name: one.get("solved") for name, one in run.items()})
+    rows = []
+    for name in TO_475:
+        both = [(run["ours"], run[name]) for run in runs if run["ours"] and run[name]]
+        row = {"what": f"Stable-Baselines3's PPO with {name}"}
+        row |= spread([other["seconds"] / mine["seconds"] for mine, other in both], 1)
+        row |= {"pairs": len(both), "seeds": count}
+        for who, solutions in zip(["ours", "other"], zip(*both)):
+            for key in "steps", "of_process":
+                median = statistics.median(solution[key] for solution in solutions)
+                row[f"{who}_{key}"] = round(median, 1)
+        rows.append(row)
+    return rows
+
+
+def inside(count):
+    """Where the time of a training goes, as shares."""
     rows = []
     for env in "CartPole-v1", "HalfCheetah-v5":
         for script in SCRIPTS:
-            steps, shares, parts = 40_000, [], []
-            for _ in range(pairs):
-                mine = measure(where_time_goes, script, env, steps)
-                alone = measure(bare, env, 8, steps)
-                speeds = [run["steps"] / run["seconds"] for run in (mine, alone)]
-                shares.append(speeds[0] / speeds[1])
-                parts.append({k: v / mine["seconds"] for k, v in mine["spent"].items()})
-            inside = [
-                round(statistics.median(p[k] for p in parts), 3) for k in parts[0]
-            ]
-            rows.append([env, script, *spread(shares, 3), pairs, *inside])
-            print(rows[-1])
-    names = [name.replace(" ", "_") for name in parts[0]]
-    return ["env", "script", "share", "lowest", "highest", "pairs", *names], rows
+            flags = f"--env {env} --total-steps 100_000"
+            runs = [measure(where_time_goes, script, flags) for _ in range(count)]
+            row = {"env": env, "script": script, "runs": count}
+            for kind in KINDS:
+                row[kind] = statistics.median(run["shares"][kind] for run in runs)
+            rows.append(row)
+    return rows
 
 
-def start(pairs):
-    """Process start to the first step, against importing torch and gymnasium."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ratios = {script: [] for script in SCRIPTS}
-    call = [sys.executable, "-W", "ignore", __file__, "--call"]
+def start(count):
+    """The shortest run of each script, against importing torch and gymnasium."""
     imports = [sys.executable, "-c", "import torch, gymnasium"]
-    for _ in range(pairs):
-        for script in SCRIPTS:
-            seconds = []
-            for command in [*call, json.dumps(["start_up", [script], {}])], imports:
-                begin = time.perf_counter()
-                subprocess.run(
-                    command, capture_output=True, env=environment, check=True
-                )
-                seconds.append(time.perf_counter() - begin)
-            ratios[script].append(seconds[0] / seconds[1])
-    rows = [[script, *spread(values), pairs] for script, values in ratios.items()]
-    print(rows)
-    return ["script", "ratio", "lowest", "highest", "pairs"], rows
-
-
-def memory(pairs):
-    """Peak memory and speed over 5 million steps of CartPole-v1."""
-    marks = [500_000, 1_000_000, 2_000_000, 3_000_000, 4_000_000, 5_000_000]
-    rows = measure(memory_over_time, "ppo_clip", "CartPole-v1", marks[-1] + 4096, marks)
-    print(rows)
-    return ["steps", "peak_megabytes", "steps_per_processor_second"], rows
-
-
-def scaling(pairs):
-    """Steps per second over copies, hidden units and rows in a minibatch."""
+    flags = "--num-envs 1 --max-episode-steps 2 --total-steps 2 --eval-episodes 1"
     rows = []
-    for env in "CartPole-v1", "Pendulum-v1":
-        modes = ["auto", "sync", "async"] if env == "CartPole-v1" else ["sync", "async"]
-        for mode in modes:
-            for copies in 1, 2, 4, 8, 16, 32, 64, 128, 256:
-                if mode == "async" and copies > 32:
-                    continue  # a process each
-                steps = max(20_000, 2 * 256 * copies)  # two rollouts
-                flags = f"--num-envs {copies} --vectorization {mode}"
-                run = measure(ours, "ppo_clip", flags, env, steps)
-                rows.append(
-                    [env, f"copies, {mode}", copies, run["steps"] / run["seconds"]]
-                )
-    for units in 16, 32, 64, 128, 256, 512:
-        run = measure(ours, "ppo_clip", f"--hidden-sizes {units} {units}", env, 20_000)
-        rows.append([env, "hidden units", units, run["steps"] / run["seconds"]])
-    for size in 32, 64, 128, 256, 512, 1024:
-        run = measure(ours, "ppo_clip", f"--minibatch-size {size}", env, 20_000)
-        rows.append([env, "minibatch", size, run["steps"] / run["seconds"]])
-    rows = [[*row[:3], round(row[3])] for row in rows]
-    return ["env", "axis", "value", "steps_per_second"], rows
+    for script in SCRIPTS:
+        few = f"{flags} --rollout-steps 2" if script in SCRIPTS[2:] else flags
+        ratios = []
+        for _ in range(count):
+            with tempfile.TemporaryDirectory() as folder:
+                run = [sys.executable, str(ROOT / f"{script}.py"), *few.split()]
+                mine = seconds_of([*run, "--run-dir", f"{folder}/run"])
+            ratios.append(mine / seconds_of(imports))
+        rows.append({"script": script} | spread(ratios) | {"pairs": count})
+    return rows
 
 
-PARTS = [same_work, whole_run, limit, to_475, against_bare, start, memory, scaling]
-CALLS = [
-    ours,
-    peer,
-    ours_to_threshold,
-    bare,
-    where_time_goes,
-    memory_over_time,
-    gradient_step,
-    start_up,
-]
+def seconds_of(command):
+    """Seconds until the command has ended."""
+    begin = time.time()
+    subprocess.run(command, capture_output=True, check=True)
+    return time.time() - begin
+
+
+def memory(_):
+    """Peak memory of short and long runs of ppo_clip.py on CartPole-v1."""
+    rows = []
+    for steps in 500_000, 5_000_000:
+        run = measure(ours, "ppo_clip", f"--total-steps {steps}")
+        second_half = run["seconds"] - run["first_half"]
+        row = {"steps": steps, "megabytes": round(run["megabytes"])}
+        row["speed_of_second_half"] = round(run["first_half"] / second_half, 2)
+        rows.append(row)
+    return rows
+
+
+PARTS = [same_work, first_version, whole_run, to_475, inside, start, memory]
+CALLS = {"ours": ours, "peer": peer, "where_time_goes": where_time_goes}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [part.__name__ for part in PARTS]
-    parser.add_argument("--only", nargs="*", choices=names, default=names)
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--pairs", type=int, default=5, help="of each comparison")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="a folder")
     parser.add_argument("--call", type=json.loads, help="one measurement, for itself")
     args = parser.parse_args()
     if args.call:
-        name, inputs, named = args.call
-        (function,) = (function for function in CALLS if function.__name__ == name)
-        print(json.dumps(function(*inputs, **named)))
+        name, inputs = args.call
+        print(json.dumps(CALLS[name](*inputs)))
         return
-    RESULTS.mkdir(exist_ok=True)
     for part in PARTS:
         if part.__name__ in args.only:
-            header, rows = part(args.pairs)
-            path = RESULTS / f"speed_{part.__name__}.csv"
-            with open(path, "w", newline="") as file:
-                csv.writer(file).writerows([header, *rows])
+            rows = part(args.pairs)
+            path = args.results / f"speed_{part.__name__}.csv"
+            path.unlink(missing_ok=True)
+            for row in rows:
+                append(path, row)
+                print(row)
 
 
 if __name__ == "__main__":
