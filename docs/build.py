@@ -166,16 +166,17 @@ def definitions(rows):
     return re.findall(r"^(?:def|class) (\w+)", text, re.MULTILINE)
 
 
-def pieces(line, beside, links):
-    """A line's text in pieces of one colour, mark and link each.
+def pieces(row, side, links):
+    """The text of row[side] in pieces of one colour, mark and link each.
 
-    Marked are the words that the line beside it, if it is a similar one, does not have.
+    Marked are the words that the other side, if it is a similar line, does not have.
     """
+    line = row[side]
     same = set(range(len(line.words)))
-    if similarity(beside.words, line.words) >= SIMILAR:
-        matcher = SequenceMatcher(None, beside.words, line.words, autojunk=False)
-        blocks = matcher.get_matching_blocks()
-        same = {n for _, first, size in blocks for n in range(first, first + size)}
+    words = row[0].words, row[1].words
+    if similarity(*words) >= SIMILAR:
+        blocks = SequenceMatcher(None, *words, autojunk=False).get_matching_blocks()
+        same = {n for b in blocks for n in range(b[side], b[side] + b.size)}
     styles = [
         (colour, n not in same and (n > 0 or word.strip() != ""), links.get(word))
         for n, (word, colour) in enumerate(zip(line.words, line.colours))
@@ -206,7 +207,8 @@ def tests_of(claim):
 def curves(*names):
     """The ladder's learning curves, for environments for which all seeds are there."""
     path = ROOT / "benchmarks" / "results" / "curves.csv"
-    rows = list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    rows = list(csv.DictReader(text.splitlines()))
     for env, steps, seeds in LADDER:
         runs = {name: [] for name in names}
         for row in rows:
