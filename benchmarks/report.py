@@ -61,8 +61,7 @@ def read(name):
     """A results file as a DataFrame."""
     if not (RESULTS / name).exists():
         raise NoRows
-    rows = pd.read_csv(RESULTS / name)
-    return rows.fillna({"flags": ""}) if "flags" in rows else rows
+    return pd.read_csv(RESULTS / name, converters={"flags": str})
 
 
 def runs_of(group):
@@ -401,6 +400,79 @@ def epochs():
     return f"{image}\n\n{text}\n\n{command('epochs')}"
 
 
+def variance():
+    """C2 to C4 on a real environment, from variance.py."""
+    rows = read("variance.csv").set_index("estimator")
+    first = rows.iloc[0]
+    table = {}
+    for column, title in ("variance", "variance"), ("squared_bias", "squared bias"):
+        table[title] = [
+            f"{number(x, 3)} ({number(low, 3)} to {number(high, 3)})"
+            for x, low, high in rows[[column, f"{column}_low", f"{column}_high"]].values
+        ]
+    axes = panels(3)
+    weights = ["R(τ)", "G_t", "G_t − b"]
+    sweeps = {"n": ["n = 1"], "λ": ["n = 1"]}  # λ = 0 is n = 1
+    for symbol, names in sweeps.items():
+        names += [x for x in rows.index if x.startswith(symbol) and x != "n = 1"]
+        names.append("G_t − b")  # n = ∞, λ = 1
+    for ax, names in zip(axes, [weights, *sweeps.values()]):
+        here = rows.loc[names]
+        labels = [name.split("= ")[-1] for name in names]
+        if names[0] == "n = 1":
+            labels[-1] = "∞" if "n" in names[1] else "1"
+            labels[0] = "1" if "n" in names[1] else "0"
+        for column, colour, label, share in [
+            ("variance", "#d62728", "variance, 8 trajectories", 1 / 8),
+            ("squared_bias", "#2ca02c", "squared bias", 1),
+        ]:
+            low, high = here[f"{column}_low"], here[f"{column}_high"]
+            ax.plot(labels, here[column] * share, "o-", color=colour, label=label)
+            ax.fill_between(labels, low * share, high * share, color=colour, alpha=0.2)
+        ax.set(ylim=(min(0, ax.get_ylim()[0]), None))
+        ax.grid(alpha=0.3)
+    axes[0].set_title("weight of ∇ log π")
+    axes[1].set_title("n")
+    axes[2].set_title("λ")
+    axes[0].legend(frameon=False, fontsize=8)
+    image = picture(
+        "variance", "Variance and squared bias of the gradient's estimators"
+    )
+    text = f"{first['trajectories']:,} trajectories, of mean return "
+    text += f"{first['mean_return']}; V explains {first['explained_variance']:.0%} of "
+    text += "the variance of G_t. Rows: `python benchmarks/variance.py`."
+    markdown_table = markdown(pd.DataFrame(table, rows.index))
+    return f"{image}\n\n{markdown_table}\n\n{text}"
+
+
+SPEED = {
+    "same_work": "Against Stable-Baselines3 at the same work",
+    "whole_run": "The same over a whole run",
+    "first_version": "Against the first version of these scripts, at the same work",
+    "to_475": "Time to a mean of 475 over 100 episodes of CartPole-v1",
+    "inside": "Where the time of a training goes",
+    "start": "The shortest run, as a multiple of `import torch, gymnasium`",
+    "memory": "Memory of `ppo_clip.py`; speed of a run's second half over its first's",
+}
+
+
+def speed():
+    """A table for each part of speed.py that has been measured."""
+    parts = []
+    for name, title in SPEED.items():
+        try:
+            rows = read(f"speed_{name}.csv")
+        except NoRows:
+            continue
+        rows = rows.rename(columns=lambda column: column.replace("_", " "))
+        table = rows.to_markdown(index=False)
+        command = f"Rows: `python benchmarks/speed.py --only {name}`."
+        parts.append(f"**{title}**\n\n{table}\n\n{command}")
+    if not parts:
+        raise NoRows
+    return "\n\n".join(parts)
+
+
 def search_part():
     """What was searched, for benchmarks/README.md."""
     table = search.search_table(read("search.csv"))
@@ -424,6 +496,8 @@ PARTS = {
     "table 1": table1,
     "details": ablation,
     "epochs": epochs,
+    "variance": variance,
+    "speed tables": speed,
     "search": search_part,
     "check": check,
 }

@@ -116,8 +116,8 @@ def cost(begin, processor):
 
 def solved(steps, when, begin):
     """Steps and seconds until then, of training and of the whole process."""
-    of_process = when - float(os.environ["STARTED"])
-    return {"steps": steps, "seconds": when - begin, "of_process": of_process}
+    process_seconds = when - float(os.environ["STARTED"])
+    return {"steps": steps, "seconds": when - begin, "process_seconds": process_seconds}
 
 
 def peer(algorithm, env, steps, settings, seed=0, stop=False):
@@ -262,7 +262,7 @@ def to_475(count):
         row |= spread([other["seconds"] / mine["seconds"] for mine, other in both], 1)
         row |= {"pairs": len(both), "seeds": count}
         for who, solutions in zip(["ours", "other"], zip(*both)):
-            for key in "steps", "of_process":
+            for key in "steps", "process_seconds":
                 median = statistics.median(solution[key] for solution in solutions)
                 row[f"{who}_{key}"] = round(median, 1)
         rows.append(row)
