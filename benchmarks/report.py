@@ -61,7 +61,8 @@ def read(name):
     """A results file as a DataFrame."""
     if not (RESULTS / name).exists():
         raise NoRows
-    return pd.read_csv(RESULTS / name, converters={"flags": str})
+    rows = pd.read_csv(RESULTS / name, dtype={"flags": str})
+    return rows.fillna({"flags": ""})
 
 
 def runs_of(group):
