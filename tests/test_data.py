@@ -2,11 +2,14 @@
 
 The counting environment says in its observation which episode and which step it is in,
 and keeps a diary of the steps that it took. Whatever the rollouts hold is compared with
-the diaries. The scripts share this code word for word (test_shared_text.py), so where
-one of them is tested it stands for all.
+the diaries. What the scripts share word for word (test_shared_text.py) is tested in one
+of them.
 """
 
-from functools import partial
+import multiprocessing
+import os
+import signal
+import sys
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -14,88 +17,25 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from support import (
+    COPIES,
+    PARTIAL,
+    WHOLE,
+    checkpoint,
+    each,
+    every_script,
+    register_space_env,
+    spaces_of,
+    train_and_watch,
+    watch,
+)
 from torch import nn
+from torch.distributions import Categorical
 
-import actor_critic
 import ppo_clip
-import ppo_kl
 import reinforce
-import vpg_baseline
 
-COPIES = []  # the environments made since the last test began
 RAW = ["--no-normalize-observations", "--no-normalize-rewards"]
-
-
-class CountingEnv(gym.Env):
-    """Episodes of random length; the observation is (episode, step), both from 0 on.
-
-    About half of the episodes end by terminated, the others by truncated. The diary
-    holds one line for each step: (reset with a seed, episode, step, action, reward,
-    terminated, truncated, observation that it led to).
-    """
-
-    def __init__(self, longest):
-        self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-        self.action_space = spaces.Discrete(2)
-        self.longest = longest
-        self.seeded_resets, self.episode, self.diary = -1, -1, []
-        COPIES.append(self)
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.seeded_resets += seed is not None
-        self.episode, self.number = self.episode + 1, 0
-        self.length = self.np_random.integers(1, self.longest, endpoint=True)
-        self.ends_by_terminated = self.np_random.random() < 0.5
-        return np.array([self.episode, 0], np.float32), {}
-
-    def step(self, action):
-        line = self.seeded_resets, self.episode, self.number, int(action)
-        reward = 1.0 + self.number
-        self.number += 1
-        done = self.number == self.length
-        terminated = bool(done and self.ends_by_terminated)
-        truncated = bool(done and not self.ends_by_terminated)
-        result = (self.episode, self.number)
-        self.diary.append((*line, reward, terminated, truncated, result))
-        return np.array(result, np.float32), reward, terminated, truncated, {}
-
-
-class SpaceEnv(gym.Env):
-    """Spaces of any kind; it notes the actions that come in and what it shows."""
-
-    def __init__(self, observation_space, action_space, length):
-        self.observation_space, self.action_space = observation_space, action_space
-        self.length, self.received, self.shown = length, [], []
-        COPIES.append(self)
-
-    def show(self):
-        self.shown.append(self.observation_space.sample())
-        return self.shown[-1]
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        if seed is not None:
-            self.observation_space.seed(seed)
-        self.number = 0
-        return self.show(), {}
-
-    def step(self, action):
-        assert self.action_space.contains(np.asarray(action, self.action_space.dtype))
-        self.received.append(action)
-        self.number += 1
-        return self.show(), 1.0, self.number == self.length, False, {}
-
-
-gym.register("Counting-v0", CountingEnv, kwargs={"longest": 9})
-gym.register("Endless-v0", CountingEnv, kwargs={"longest": 10**9})
-
-
-def register_space_env(observation_space, action_space, length=5):
-    """Space-v0 is from now on an environment with these spaces."""
-    gym.registry.pop("Space-v0", None)
-    entry_point = partial(SpaceEnv, observation_space, action_space, length)
-    gym.register("Space-v0", entry_point, disable_env_checker=True)
 
 
 @pytest.fixture(autouse=True)
@@ -105,27 +45,13 @@ def no_copies_yet():
 
 def arguments(script, tmp_path, *flags):
     """The arguments of a run on Counting-v0, unless the flags name another one."""
-    run_dir = ["--run-dir", str(tmp_path / "run")]
-    return script.parse_args(["--env", "Counting-v0", *run_dir, *flags])
-
-
-def watched_run(script, args):
-    """Train; each iteration's rollout as update() got it, and the environments."""
-    rollouts, update = [], script.update
-
-    def watched_update(*given):
-        rollouts.extend(part for part in given if isinstance(part, script.Rollout))
-        return update(*given)
-
-    COPIES.clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script, "update", watched_update)
-        script.train(args)
-    return rollouts, list(COPIES)
+    args = script.parse_args(["--env", "Counting-v0", "--hidden-sizes", "4", *flags])
+    args.run_dir = str(tmp_path / "run")
+    return args
 
 
 def lines(rollout, copy):
-    """The valid rows of one copy in the form of a diary, without its first number."""
+    """The valid rows of one copy in the form of a diary."""
     result = []
     for t in np.flatnonzero(rollout.valid[:, copy]):
         terminated, done = rollout.terminated[t, copy], rollout.done[t, copy]
@@ -151,34 +77,29 @@ def returns_and_lengths(diary):
 # Partial trajectories: actor_critic.py, ppo_kl.py, ppo_clip.py
 
 
-@pytest.fixture(
-    scope="module", params=[actor_critic, ppo_kl, ppo_clip], ids=lambda s: s.__name__
-)
+@pytest.fixture(scope="module", params=PARTIAL, ids=lambda s: s.__name__)
 def partial_run(request, tmp_path_factory):
     """The rollouts, 7 steps of 3 copies each, and the copies of one training run."""
+    COPIES.clear()
     flags = ["--total-steps", "400", "--num-envs", "3", "--rollout-steps", "7", *RAW]
     args = arguments(request.param, tmp_path_factory.mktemp("partial"), *flags)
-    return watched_run(request.param, args)
+    rollouts, _ = train_and_watch(request.param, args)
+    return rollouts, list(COPIES)
 
 
 def test_the_valid_rows_of_a_run_are_exactly_the_steps_taken(partial_run):
-    """None is lost between two rollouts, none is in twice, none is made up."""
+    """None is lost between two rollouts, none is in twice, none is made up.
+
+    The row after a step is what it led to, also at an episode's end: the same episode,
+    one step on.
+    """
     rollouts, copies = partial_run
     for copy, env in enumerate(copies):
         rows = [line for rollout in rollouts for line in lines(rollout, copy)]
-        assert rows == [line[1:] for line in env.diary]
+        assert rows == env.diary
+        assert sum(terminated for *_, terminated, _, _ in rows) > 5
+        assert sum(truncated for *_, truncated, _ in rows) > 5
     assert len(copies) == 3 and len(rollouts) > 10
-
-
-def test_the_row_after_a_step_is_what_it_led_to_also_at_an_episodes_end(partial_run):
-    """obs[t + 1] is of the same episode, one step on: never the next episode's."""
-    rollouts, _ = partial_run
-    ends = 0
-    for rollout in rollouts:
-        for t, copy in zip(*np.nonzero(rollout.valid)):
-            assert tuple(rollout.obs[t + 1, copy] - rollout.obs[t, copy]) == (0, 1)
-            ends += rollout.done[t, copy]
-    assert ends > 20
 
 
 def test_the_row_after_an_episodes_end_is_masked_also_in_the_next_rollout(partial_run):
@@ -192,355 +113,342 @@ def test_the_row_after_an_episodes_end_is_masked_also_in_the_next_rollout(partia
     assert any(not rollout.valid[0].all() for rollout in rollouts[1:])
 
 
-def test_steps_counts_real_steps_only(partial_run):
+def test_a_partial_run_counts_its_real_steps_and_each_raw_episode_once(partial_run):
     rollouts, copies = partial_run
     for rollout in rollouts:
-        assert rollout.steps == rollout.valid.sum()
+        assert rollout.num_steps == rollout.valid.sum()
     taken = sum(len(env.diary) for env in copies)
-    assert sum(rollout.steps for rollout in rollouts) == taken
+    assert sum(rollout.num_steps for rollout in rollouts) == taken >= 400
     assert taken < sum(rollout.valid.size for rollout in rollouts)
-
-
-def test_episodes_holds_each_raw_return_and_length_once(partial_run):
-    rollouts, copies = partial_run
     found = [episode for rollout in rollouts for episode in rollout.episodes]
     expected = [pair for env in copies for pair in returns_and_lengths(env.diary)]
     assert sorted(found) == sorted(expected)
 
 
-class KnownValues(nn.Module):
-    """V(s) = 100 · episode + step, so that a wrong V(s') is far off."""
-
-    def __init__(self):
-        super().__init__()
-        self.offset = nn.Parameter(torch.zeros(()))
-
-    def forward(self, obs):
-        return 100 * obs[..., 0] + obs[..., 1] + self.offset
-
-
-@pytest.mark.parametrize(
-    "script, one_step",
-    [
-        (actor_critic, ["--n-steps", "1"]),
-        (actor_critic, ["--gae-lambda", "0"]),
-        (ppo_kl, ["--gae-lambda", "0"]),
-        (ppo_clip, ["--gae-lambda", "0"]),
-    ],
-)
-def test_a_time_limit_bootstraps_with_the_episodes_own_final_observation(
-    script, one_step, tmp_path
-):
-    """The critic's TD target is r + γ V(s'), and r alone where s' is terminal.
-
-    update() reports its loss, the mean of (V(s) - target)²; the diaries give the same
-    mean, step by step.
-    """
-    flags = ["--num-envs", "3", "--rollout-steps", "80", "--total-steps", "240", *RAW]
-    args = arguments(script, tmp_path, *flags, *one_step)
-    rollouts, copies = watched_run(script, args)
-    rollout = rollouts[0]
-    taken = []
-    for copy, env in enumerate(copies):
-        taken += env.diary[: rollout.valid[:, copy].sum()]
-    squares, truncations, terminations = [], 0, 0
-    for _, episode, number, _, reward, terminated, truncated, led_to in taken:
-        target = reward
-        if not terminated:
-            target += args.gamma * (100 * led_to[0] + led_to[1])
-        squares.append((100 * episode + number - target) ** 2)
-        truncations, terminations = truncations + truncated, terminations + terminated
-    assert truncations > 5 and terminations > 5
-
-    envs = script.make_envs(args, 3)
-    policy, critic = script.Policy(envs, [4], 1.0), KnownValues()
-    standing = torch.optim.SGD([*policy.parameters(), *critic.parameters()], lr=0.0)
-    beta = [1.0] if script is ppo_kl else []
-    scalars = script.update(args, policy, critic, standing, rollout, *beta)
-    assert scalars["train/value_loss"] == pytest.approx(np.mean(squares), rel=1e-5)
-
-
 # Whole trajectories: reinforce.py, vpg_baseline.py
 
 
-@pytest.fixture(
-    scope="module", params=[reinforce, vpg_baseline], ids=lambda s: s.__name__
-)
+@pytest.fixture(scope="module", params=WHOLE, ids=lambda s: s.__name__)
 def whole_run(request, tmp_path_factory):
-    """The rollouts, one trajectory of each of 3 copies, and the copies of one run."""
+    """[(rollout, each copy's diary of that iteration), ...] of one training run."""
+    COPIES.clear()
     flags = ["--total-steps", "500", "--num-envs", "3", *RAW]
     args = arguments(request.param, tmp_path_factory.mktemp("whole"), *flags)
-    return watched_run(request.param, args)
+    rollouts, _ = train_and_watch(request.param, args)
+    assert len(COPIES) == 3 and len(rollouts) > 10
 
+    def diary(copy, k):
+        """From the episode that iteration k began with to that of the next one."""
+        first = rollouts[k].obs[0, copy, 0]
+        after = rollouts[k + 1].obs[0, copy, 0] if k + 1 < len(rollouts) else np.inf
+        return [line for line in COPIES[copy].diary if first <= line[0] < after]
 
-def of_iteration(iteration, env):
-    """The lines of a copy's diary since the iteration's reset with a seed."""
-    return [line for line in env.diary if line[0] == iteration]
+    indices = range(len(rollouts))
+    return [(rollouts[k], [diary(copy, k) for copy in range(3)]) for k in indices]
 
 
 def test_each_copy_gives_exactly_its_first_whole_trajectory(whole_run):
-    """From the seeded reset to the end: never cut, never left out for being long."""
-    rollouts, copies = whole_run
-    for iteration, rollout in enumerate(rollouts):
-        for copy, env in enumerate(copies):
-            taken = of_iteration(iteration, env)
-            first = [line[1:] for line in taken if line[1] == taken[0][1]]
+    """From the reset to the end: never cut, never left out for being long."""
+    for rollout, diaries in whole_run:
+        for copy, diary in enumerate(diaries):
+            first = [line for line in diary if line[0] == diary[0][0]]
             assert lines(rollout, copy) == first
+            assert rollout.obs[0, copy, 1] == 0
             *_, terminated, truncated, _ = first[-1]
             assert terminated or truncated
-    assert len(copies) == 3 and len(rollouts) > 10
 
 
 def test_long_trajectories_are_met_as_often_as_they_are_drawn(whole_run):
     """Keeping those that finish first would meet the short ones more often."""
-    rollouts, _ = whole_run
-    lengths = [n for rollout in rollouts for n in rollout.valid.sum(axis=0)]
+    lengths = [n for rollout, _ in whole_run for n in rollout.valid.sum(axis=0)]
     standard_error = np.sqrt((9**2 - 1) / 12 / len(lengths))
     assert abs(np.mean(lengths) - 5) < 4 * standard_error  # drawn from 1, ..., 9
     assert set(lengths) == set(range(1, 10))
 
 
-def test_steps_counts_the_steps_after_a_copys_trajectory_too(whole_run):
+def test_steps_after_a_copys_trajectory_count_but_its_first_episode_alone_is_kept(
+    whole_run,
+):
     """They are simulated, so they are paid for, though nobody learns from them."""
-    rollouts, copies = whole_run
-    for iteration, rollout in enumerate(rollouts):
-        taken = sum(len(of_iteration(iteration, env)) for env in copies)
-        assert rollout.steps == taken
-    assert sum(rollout.steps - rollout.valid.sum() for rollout in rollouts) > 0
-
-
-def test_episodes_holds_the_raw_return_and_length_of_each_trajectory(whole_run):
-    rollouts, copies = whole_run
-    for iteration, rollout in enumerate(rollouts):
-        diaries = [of_iteration(iteration, env) for env in copies]
+    for rollout, diaries in whole_run:
+        assert rollout.num_steps == sum(map(len, diaries))
         expected = [returns_and_lengths(diary)[0] for diary in diaries]
         assert sorted(rollout.episodes) == sorted(expected)
+        assert len(rollout.rewards) == max(length for _, length in expected)
+    assert any(rollout.num_steps > rollout.valid.sum() for rollout, _ in whole_run)
 
 
-@pytest.mark.parametrize("script", [reinforce, vpg_baseline, actor_critic, ppo_clip])
+@each([reinforce, ppo_clip])
 def test_max_episode_steps_sets_the_horizon(script, tmp_path):
     """The limit shows as truncated, not as terminated."""
     flags = ["--env", "Endless-v0", "--num-envs", "2", "--max-episode-steps", "7", *RAW]
     args = arguments(script, tmp_path, *flags, "--total-steps", "520")
-    rollout = watched_run(script, args)[0][0]
-    assert rollout.episodes and set(length for _, length in rollout.episodes) == {7}
+    rollout = train_and_watch(script, args)[0][0]
+    assert rollout.episodes and {length for _, length in rollout.episodes} == {7}
     assert not rollout.terminated.any()
-    lengths = [
-        line[1] + 1 for copy in (0, 1) for line in lines(rollout, copy) if line[5]
-    ]
-    assert lengths and set(lengths) == {7}
+    ends = [line for copy in (0, 1) for line in lines(rollout, copy) if line[5]]
+    assert ends and {line[1] + 1 for line in ends} == {7}
 
 
 def test_max_episode_steps_sets_the_horizon_of_a_vectorized_environment_too(tmp_path):
     """CartPole-v1 has a vector version of its own, which no wrapper limits."""
     flags = ["--env", "CartPole-v1", "--num-envs", "4", "--max-episode-steps", "12"]
-    args = arguments(reinforce, tmp_path, *flags, "--total-steps", "100")
+    args = arguments(reinforce, tmp_path, *flags)
     envs = reinforce.make_envs(args, 4)
+    envs.reset(seed=0)
     policy = reinforce.Policy(envs, [4], 1.0)
-    rollout = reinforce.collect_trajectories(args, envs, policy, seed=0)
+    rollout = reinforce.collect_trajectories(args, envs, policy)
     assert max(length for _, length in rollout.episodes) == 12
     assert (rollout.done & ~rollout.terminated)[11].any()
 
 
-@pytest.mark.parametrize("script", [reinforce, vpg_baseline])
-def test_a_trajectory_that_outlasts_the_run_is_an_error_naming_the_flag(
-    script, tmp_path, capsys
-):
-    args = arguments(script, tmp_path, "--env", "Endless-v0", "--total-steps", "50")
-    with pytest.raises(SystemExit) as stopped:
-        script.train(args)
-    assert stopped.value.code == 2
-    assert "--max-episode-steps" in capsys.readouterr().err
-    assert {len(env.diary) for env in COPIES} == {51}  # one step more than the budget
+def test_a_trajectory_that_outlasts_the_run_is_an_error_naming_the_flag(tmp_path):
+    args = arguments(reinforce, tmp_path, "--env", "Endless-v0", "--total-steps", "50")
+    with pytest.raises(reinforce.UsageError, match="--max-episode-steps"):
+        reinforce.train(args)
+    assert sum(len(env.diary) for env in COPIES) <= 50 + args.num_envs
+    assert all(env.closed for env in COPIES)
 
 
-@pytest.mark.parametrize("script", [reinforce, vpg_baseline])
-def test_a_last_batch_may_overshoot_the_budget_when_no_trajectory_does(
-    script, tmp_path
-):
-    """8 trajectories of 20 steps are more than 100 steps, yet each alone is not."""
-    flags = ["--env", "Endless-v0", "--max-episode-steps", "20", "--num-envs", "8"]
-    args = arguments(script, tmp_path, *flags, "--total-steps", "100", *RAW)
-    rollouts, _ = watched_run(script, args)
-    assert [rollout.steps for rollout in rollouts] == [8 * 20]
+def test_a_last_batch_may_overshoot_the_budget_when_no_trajectory_does(tmp_path):
+    """8 trajectories of 12 steps are more than 95 steps, yet each alone is not."""
+    flags = ["--env", "Endless-v0", "--max-episode-steps", "12", "--num-envs", "8"]
+    args = arguments(reinforce, tmp_path, *flags, "--total-steps", "95", *RAW)
+    rollouts, _ = train_and_watch(reinforce, args)
+    assert [rollout.num_steps for rollout in rollouts] == [8 * 12]
 
 
-# Actions
-
-
-def policy_for(space, hidden_sizes=(8,)):
-    """A policy with random parameters, for observations of 4 numbers."""
+def test_a_trajectory_of_ten_thousand_steps_is_remarked_upon_once(capsys):
+    obs, no, steps = np.zeros((1, 1)), np.zeros(1, bool), iter(range(1, 10_002))
+    info = {reinforce.STATS: {"r": [0.0], "l": [0]}}
     envs = SimpleNamespace(
-        single_observation_space=spaces.Box(-1, 1, (4,)), single_action_space=space
+        reset=lambda: (obs, {}),
+        step=lambda action: (obs, np.ones(1), no, no | (next(steps) > 10_000), info),
     )
+    args = reinforce.parse_args(["--num-envs", "1"])
+    fixed = SimpleNamespace(sample=lambda: torch.zeros(1, dtype=int))
+    policy = SimpleNamespace(distribution=lambda obs: fixed)
+    rollout = reinforce.collect_trajectories(args, envs, policy)
+    assert len(rollout.rewards) == 10_001
+    assert "".join(capsys.readouterr()).count("--max-episode-steps") == 1
+
+
+# Sampling
+
+
+def collect(script, args, policy):
+    """One rollout of whole trajectories, or of args.rollout_steps steps."""
+    envs = script.make_envs(args, args.num_envs)
+    obs, _ = envs.reset(seed=0)
+    if script in WHOLE:
+        return script.collect_trajectories(args, envs, policy)
+    return script.collect_rollout(args, envs, policy, obs, np.zeros(len(obs), bool))
+
+
+def policy_for(space):
+    """A policy with random parameters, for observations of 1 number."""
     torch.manual_seed(0)
-    policy = reinforce.Policy(envs, list(hidden_sizes), 1.0)
+    policy = ppo_clip.Policy(spaces_of(space, observation=1), [8], 1.0)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.copy_(torch.randn_like(parameter))
     return policy
 
 
-@pytest.mark.parametrize("hidden_sizes", [(), (8,), (8, 6)], ids=str)
-def test_sampled_actions_are_as_frequent_as_the_distribution_says(hidden_sizes):
-    """100,000 draws in one state: χ² with 4 degrees of freedom, p = 1e-4 at 23.5."""
-    policy = policy_for(spaces.Discrete(5), hidden_sizes)
-    state = 0.3 * torch.randn(1, 4)
+@each([reinforce, ppo_clip])
+@pytest.mark.parametrize(
+    "space", [spaces.Discrete(5), spaces.Box(-9, 9, (2, 3))], ids=["discrete", "box"]
+)
+def test_actions_are_drawn_from_the_policys_distribution(script, space, tmp_path):
+    """10,000 draws in one state, always the same, which is Discrete(1).
+
+    χ² with 4 degrees of freedom: p = 1e-4 at 23.5. Noise of mean 0 and variance 1.
+    """
+    register_space_env(spaces.Discrete(1), space, length=100)
+    flags = ["--env", "Space-v0", "--num-envs", "100", "--rollout-steps", "100"]
+    flags = flags if script is ppo_clip else flags[:-2]
+    policy = policy_for(space)
+    actions = collect(script, arguments(script, tmp_path, *flags), policy).actions
+    assert actions.shape == (100, 100, *space.shape)
     with torch.no_grad():
-        expected = 100_000 * policy.distribution(state).probs[0].numpy()
-    assert expected.min() > 100
-    drawn = policy.sampler()(state.expand(100_000, 4).numpy())
-    assert drawn.shape == (100_000,) and drawn.dtype == np.int64
-    counted = np.bincount(drawn, minlength=5)
-    assert ((counted - expected) ** 2 / expected).sum() < 23.5
+        distribution = policy.distribution(torch.ones(1, 1))
+    if isinstance(space, spaces.Discrete):
+        expected = 10_000 * distribution.probs[0].numpy()
+        counted = np.bincount(actions.flatten(), minlength=5)
+        assert expected.min() > 10
+        assert ((counted - expected) ** 2 / expected).sum() < 23.5
+    else:
+        noise = (actions - distribution.mean.numpy()) / distribution.stddev.numpy()
+        assert abs(noise.mean(axis=(0, 1))).max() < 0.04  # 4 standard errors
+        assert noise.var(axis=(0, 1)) == pytest.approx(np.ones(space.shape), abs=0.06)
+        assert abs(np.corrcoef(noise.reshape(-1, 6).T) - np.eye(6)).max() < 0.04
 
 
-@pytest.mark.parametrize("hidden_sizes", [(), (8,), (8, 6)], ids=str)
-@pytest.mark.parametrize("shape", [(), (3,), (2, 3)], ids=str)
-def test_sampled_actions_are_normal_around_the_distributions_mean(shape, hidden_sizes):
-    """Scaled by mean and std of the distribution, they are the generator's noise."""
-    policy = policy_for(spaces.Box(-1, 1, shape), hidden_sizes)
-    obs = 3 * torch.randn(1000, 4)
-    with torch.no_grad():
-        gaussian = policy.distribution(obs).base_dist
-    torch.manual_seed(1)
-    drawn = policy.sampler()(obs.numpy())
-    assert drawn.shape == (1000, *shape) and drawn.dtype == np.float32
-    torch.manual_seed(1)
-    rng = np.random.default_rng(torch.randint(2**62, ()).item())
-    noise = (drawn - gaussian.mean.numpy()) / gaussian.stddev.numpy()
-    expected = rng.standard_normal(noise.shape, np.float32)
-    np.testing.assert_allclose(noise, expected, atol=1e-3)
+@each([reinforce, ppo_clip])
+def test_an_action_is_drawn_for_the_observation_that_stands_beside_it(script, tmp_path):
+    """This policy does what the observation says: the parity of the step's number."""
+
+    def distribution(obs):
+        odd = obs[:, 1] % 2
+        return Categorical(logits=1e3 * torch.stack([1 - odd, odd], dim=-1))
+
+    args = arguments(script, tmp_path, "--num-envs", "4", *RAW)
+    rollout = collect(script, args, SimpleNamespace(distribution=distribution))
+    expected = rollout.obs[:-1, :, 1] % 2
+    np.testing.assert_array_equal(rollout.actions, expected)
+    for copy, env in enumerate(COPIES):
+        received = [line[2] for line in env.diary if line[1] == 1]
+        assert received and set(received) == {1}, copy
 
 
-def test_sampling_follows_the_parameters_and_knows_the_activation():
-    policy = policy_for(spaces.Discrete(5))
-    obs = np.ones((100, 4))
-    assert not (policy.sampler()(obs) == 3).all()
-    with torch.no_grad():
-        policy.network[-1].bias[3] += 100
-    assert (policy.sampler()(obs) == 3).all()
-    linear, tanh, last = policy.network
-    for others in [linear, torch.nn.ReLU(), last], [linear, tanh, last, tanh]:
-        policy.network = torch.nn.Sequential(*others)
-        with pytest.raises(AssertionError):
-            policy.sampler()
+# The networks at first
+
+
+def test_weights_are_orthogonal_and_biases_0_at_first():
+    """W Wᵀ or WᵀW is gain² times the identity: √2 inside, 0.01 and 1 at the end."""
+    envs = spaces_of(spaces.Discrete(5), observation=4)
+    for network, last_gain in [
+        (ppo_clip.Policy(envs, [8, 6], 1.0).network, 0.01),
+        (ppo_clip.ValueFunction(envs, [8, 6]).network, 1.0),
+        (ppo_clip.mlp([4, 8, 6, 5], last_gain=3.0), 3.0),
+    ]:
+        kinds = [nn.Linear, nn.Tanh, nn.Linear, nn.Tanh, nn.Linear]
+        assert [type(layer) for layer in network] == kinds
+        sizes = [(layer.in_features, layer.out_features) for layer in network[::2]]
+        assert sizes[:2] == [(4, 8), (8, 6)]
+        for layer, gain in zip(network[::2], [2**0.5, 2**0.5, last_gain]):
+            W = (
+                layer.weight
+                if layer.in_features > layer.out_features
+                else layer.weight.T
+            )
+            torch.testing.assert_close(W @ W.T, gain**2 * torch.eye(len(W)))
+            assert not layer.bias.any()
+    assert ppo_clip.ValueFunction(envs, [8])(torch.ones(7, 4)).shape == (7,)
+    probs = ppo_clip.Policy(envs, [8], 1.0).distribution(torch.randn(99, 4)).probs
+    assert probs.shape == (99, 5) and (probs - 1 / 5).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3)], ids=str)
-@pytest.mark.parametrize("variance", [1.0, 2.0])
-def test_the_first_noise_has_one_square_length_however_many_actions(variance, shape):
-    """E|a - mean|², measured on 20,000 samples (standard error of 1 % or less)."""
-    envs = SimpleNamespace(
-        single_observation_space=spaces.Box(-1, 1, (4,)),
-        single_action_space=spaces.Box(-1, 1, shape),
-    )
-    policy = reinforce.Policy(envs, [8], variance)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        mean = policy.distribution(torch.ones(1, 4)).mean
-    noise = policy.sampler()(np.ones((20_000, 4))) - mean.numpy()
-    square_length = (noise**2).reshape(20_000, -1).sum(-1).mean()
-    assert square_length == pytest.approx(variance, rel=0.06)
+def test_the_first_noise_has_one_square_length_however_many_actions(shape):
+    """E|a - mean|² = Σσ², in each state; an action is one event for each row."""
+    for variance in 1.0, 2.0:
+        envs = spaces_of(spaces.Box(-1, 1, shape), observation=4)
+        policy = ppo_clip.Policy(envs, [8], variance)
+        distribution = policy.distribution(torch.randn(7, 4))
+        assert distribution.batch_shape == (7,) and distribution.event_shape == shape
+        variances = distribution.variance.reshape(7, -1)
+        assert variances.sum(-1).tolist() == pytest.approx([variance] * 7)
+        assert variances.std().item() < 1e-6 or shape in [(), (1,)]
 
 
-@pytest.mark.parametrize(
-    "script", [reinforce, vpg_baseline, actor_critic, ppo_kl, ppo_clip]
-)
-def test_a_run_starts_with_the_initial_variance(script, tmp_path):
+@every_script
+def test_a_run_starts_with_the_initial_variance_and_the_hidden_sizes(script, tmp_path):
     """Two numbers an action: Σσ² = 8 is σ = 2 for each; with α = 0 it stays there."""
-    flags = "--env Space-v0 --num-envs 2 --total-steps 520 --learning-rate 0"
-    args = arguments(script, tmp_path, *flags.split(), "--initial-variance", "8")
+    flags = "--env Space-v0 --num-envs 1 --learning-rate 0 --initial-variance 8"
+    args = arguments(script, tmp_path, *flags.split())
+    args.total_steps, args.rollout_steps, args.hidden_sizes = 20, 10, [5, 7]
     register_space_env(spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-1, 1, (2,)))
     policy, _ = script.train(args)
     assert policy.log_std.tolist() == pytest.approx([np.log(2)] * 2)
+    networks = [policy.network.state_dict()]
+    if script is not reinforce:
+        networks.append(checkpoint(args.run_dir)["value_function"])
+    for state in networks:
+        shapes = [w.shape for name, w in state.items() if "weight" in name]
+        assert shapes[:2] == [(5, 3), (7, 5)] and len(shapes) == 3
+
+
+# Actions
 
 
 def received_and_kept(space, samples, tmp_path):
     """What a Space-v0 gets of these sampled actions, and what the rollout keeps."""
-    flags = ["--num-envs", "1", "--rollout-steps", str(len(samples))]
-    args = arguments(ppo_clip, tmp_path, "--env", "Space-v0", *flags)
     register_space_env(spaces.Box(-1, 1, (1,), np.float32), space, length=1000)
-    envs = ppo_clip.make_envs(args, 1)
-    remaining = iter(samples)
-
-    def sample(obs):
-        return next(remaining)[None]
-
-    policy = SimpleNamespace(sampler=lambda: sample)
-    obs, _ = envs.reset(seed=0)
-    rollout = ppo_clip.collect_rollout(args, envs, policy, obs, np.array([False]))
-    return np.array(COPIES[0].received), rollout.actions[:, 0]
+    flags = ["--env", "Space-v0", "--num-envs", "1"]
+    args = arguments(ppo_clip, tmp_path, *flags, "--rollout-steps", str(len(samples)))
+    remaining = (torch.as_tensor(sample)[None] for sample in samples)
+    scripted = SimpleNamespace(sample=lambda: next(remaining))
+    policy = SimpleNamespace(distribution=lambda obs: scripted)
+    rollout = collect(ppo_clip, args, policy)
+    return np.array(COPIES[-1].received), rollout.actions[:, 0]
 
 
-def test_box_actions_are_stretched_from_plus_minus_one_to_the_bounds(tmp_path):
-    """1 is high, -1 is low, beyond is clipped; the rollout keeps what was sampled."""
-    space = spaces.Box(np.float32([-2, 0]), np.float32([3, 10]))
-    samples = np.float32([[1, 1], [-1, -1], [3, 3], [-3, -1.5], [0, 0.5]])
-    expected = [[3, 10], [-2, 0], [3, 10], [-2, 0], [0.5, 7.5]]
-    received, kept = received_and_kept(space, samples, tmp_path)
+@pytest.mark.parametrize(
+    "space, samples, expected",
+    [
+        pytest.param(
+            spaces.Box(np.float32([-2, 0]), np.float32([3, 10])),
+            [[1, 1], [-1, -1], [3, 3], [-3, -1.5], [0, 0.5]],
+            [[3, 10], [-2, 0], [3, 10], [-2, 0], [0.5, 7.5]],
+            id="stretched from [-1, 1] to the bounds; beyond is clipped",
+        ),
+        pytest.param(
+            spaces.Box(-np.inf, np.inf, (2,), np.float32),
+            [[7.5, -1234.0], [0.0, 1e-3]],
+            [[7.5, -1234.0], [0.0, 1e-3]],
+            id="without bounds they arrive as they are",
+        ),
+        pytest.param(
+            spaces.Box(0, np.inf, (1,), np.float32),
+            [[-3], [0.25], [40]],
+            [[0], [0.25], [40]],
+            id="with one bound they are only clipped",
+        ),
+        pytest.param(
+            spaces.Box(np.float32([-3e38, -5]), np.float32([3e38, 5])),
+            [[7.5, 1], [-0.25, -1]],
+            [[7.5, 5], [-0.25, -5]],
+            id="each dimension for itself; huge bounds are none",
+        ),
+        pytest.param(
+            spaces.Box(-2, 3, (2, 2), np.float64),
+            [[[1, 0], [-1, 9]], [[0, 0], [0, 0]]],
+            [[[3, 0.5], [-2, 3]], [[0.5, 0.5], [0.5, 0.5]]],
+            id="of any shape and precision",
+        ),
+        pytest.param(spaces.Box(-2, 3, ()), [1, 0.2], [3, 1], id="or of none"),
+    ],
+)
+def test_box_actions_are_fitted_to_their_bounds(space, samples, expected, tmp_path):
+    """The rollout keeps what was sampled: that is what the policy has a density for."""
+    received, kept = received_and_kept(space, np.float32(samples), tmp_path)
+    assert received.dtype == space.dtype and all(
+        space.contains(np.array(a)) for a in received
+    )
     np.testing.assert_allclose(received, expected, rtol=1e-6)
-    np.testing.assert_array_equal(kept, samples)
+    np.testing.assert_array_equal(kept, np.float32(samples))
 
 
-@pytest.mark.parametrize("low, high", [(-0.2, 1.2), (-2.0, 0.7), (0.1, 0.3)])
-def test_rounding_takes_no_action_past_its_bound(low, high, tmp_path):
+def test_rounding_takes_no_action_past_its_bound(tmp_path):
     """Stretched by a middle and a half that are rounded, 1 can be a bit above high."""
-    space = spaces.Box(np.float32([low]), np.float32([high]))
-    samples = np.float32([[-5], [-1], [1], [5]])
-    received, _ = received_and_kept(space, samples, tmp_path)
-    assert received.dtype == np.float32 and all(map(space.contains, received))
-    np.testing.assert_allclose(received[:, 0], [low, low, high, high], rtol=1e-6)
-
-
-def test_unbounded_box_actions_arrive_as_they_were_sampled(tmp_path):
-    space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    samples = np.float32([[7.5, -1234.0], [0.0, 1e-3]])
-    received, kept = received_and_kept(space, samples, tmp_path)
-    np.testing.assert_array_equal(received, samples)
-    np.testing.assert_array_equal(kept, samples)
-
-
-def test_half_bounded_box_actions_are_only_clipped(tmp_path):
-    space = spaces.Box(0, np.inf, (1,), np.float32)
-    samples = np.float32([[-3], [0.25], [40]])
-    received, kept = received_and_kept(space, samples, tmp_path)
-    np.testing.assert_array_equal(received, np.float32([[0], [0.25], [40]]))
-    np.testing.assert_array_equal(kept, samples)
+    for low, high in (-0.2, 1.2), (-2.0, 0.7), (0.1, 0.3):
+        space = spaces.Box(np.float32([low]), np.float32([high]))
+        samples = np.float32([[-5], [-1], [1], [5]])
+        received, _ = received_and_kept(space, samples, tmp_path)
+        assert received.dtype == np.float32 and all(map(space.contains, received))
+        np.testing.assert_allclose(received[:, 0], [low, low, high, high], rtol=1e-6)
 
 
 def test_discrete_actions_begin_at_the_spaces_start(tmp_path):
-    received, kept = received_and_kept(
-        spaces.Discrete(3, start=5), np.array([0, 1, 2, 0]), tmp_path
-    )
+    space = spaces.Discrete(3, start=5)
+    received, kept = received_and_kept(space, np.array([0, 1, 2, 0]), tmp_path)
     assert received.tolist() == [5, 6, 7, 5]
     assert kept.tolist() == [0, 1, 2, 0]
 
 
-@pytest.mark.parametrize(
-    "space",
-    [
-        spaces.Discrete(2),
-        spaces.Discrete(4, start=-2),
-        spaces.Box(-2, 3, (), np.float32),
-        spaces.Box(-2, 3, (1,), np.float32),
-        spaces.Box(-2, 3, (2, 2), np.float64),
-        spaces.Box(0, np.inf, (2,), np.float32),
-        spaces.Box(-np.inf, np.inf, (2,), np.float32),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("script", [reinforce, ppo_clip])
-def test_the_policy_acts_in_every_discrete_and_box_space(script, space, tmp_path):
+def test_actions_may_be_numbers_or_matrices(tmp_path):
     """The environment itself checks that each action lies in its space."""
-    flags = ["--env", "Space-v0", "--num-envs", "2", "--total-steps", "520"]
-    args = arguments(script, tmp_path, *flags)
-    register_space_env(spaces.Box(-1, 1, (3,), np.float32), space)
-    policy, history = script.train(args)
-    assert set(history) == {5.0}
-    assert len(COPIES[0].received) > 100
-    batch = policy.distribution(torch.zeros(6, 3))
-    assert batch.log_prob(batch.sample()).shape == (6,)  # one event for each row
+    for shape in (), (2, 2):
+        flags = "--env Space-v0 --num-envs 2 --rollout-steps 50 --total-steps 150"
+        args = arguments(ppo_clip, tmp_path / str(shape), *flags.split())
+        action_space = spaces.Box(-2, 3, shape, np.float64)
+        register_space_env(spaces.Box(-1, 1, (3,), np.float32), action_space)
+        policy, history = ppo_clip.train(args)
+        assert {total for _, total in history} == {5.0}
+        assert len(COPIES[-1].received) > 50
+        batch = policy.distribution(torch.zeros(6, 3))
+        assert batch.log_prob(batch.sample()).shape == (6,)  # one event for each row
 
 
 # Observations
@@ -563,9 +471,7 @@ def space_envs(space, tmp_path, *flags):
         spaces.Box(-1, 1, (), np.float32),
         BOX,
         IMAGE,
-        spaces.Discrete(4),
         spaces.Discrete(3, start=5),
-        spaces.Dict(box=BOX, choice=spaces.Discrete(3)),
         spaces.Tuple([spaces.Discrete(2), spaces.Dict(image=IMAGE, box=BOX)]),
         spaces.MultiDiscrete([2, 3]),
         spaces.MultiBinary(3),
@@ -618,36 +524,22 @@ def test_normalised_observations_are_clipped_at_ten(tmp_path):
     envs, _ = space_envs(spaces.Box(-1e6, 1e6, (1,), np.float32), tmp_path)
     envs.statistics["observation"].count = 1e9  # so that it stays at mean 0 and std 1
     obs, _ = envs.reset(seed=3)
-    np.testing.assert_array_equal(
-        obs[:, 0], [10 * np.sign(e.shown[0][0]) for e in COPIES]
-    )
-
-
-def watch_envs(monkeypatch, script):
-    """A list into which go the environments that the script makes from now on."""
-    made, make_envs = [], script.make_envs
-
-    def watched_make_envs(*given, **named):
-        made.append(make_envs(*given, **named))
-        return made[-1]
-
-    monkeypatch.setattr(script, "make_envs", watched_make_envs)
-    return made
+    expected = [10 * np.sign(env.shown[0][0]) for env in COPIES]
+    np.testing.assert_array_equal(obs[:, 0], expected)
 
 
 def test_statistics_move_in_training_and_stand_still_in_evaluation(
     monkeypatch, tmp_path
 ):
     """Evaluation sees through the same glasses as training did at its end."""
-    made = watch_envs(monkeypatch, ppo_clip)
+    made = watch(monkeypatch, ppo_clip, "make_envs")
     flags = ["--total-steps", "200", "--num-envs", "2", "--rollout-steps", "50"]
     args = arguments(ppo_clip, tmp_path, *flags)
     ppo_clip.train(args)
     ppo_clip.evaluate(args, f"{args.run_dir}/checkpoint.pt")
-    training, evaluation = (envs.statistics for envs in made)
-    path = f"{args.run_dir}/checkpoint.pt"
-    saved = torch.load(path, weights_only=True)["statistics"]
-    assert set(training) == set(saved) == {"observation", "return"}
+    training, evaluation = (envs.statistics for _, envs in made)
+    saved = checkpoint(args.run_dir)
+    assert set(training) == {"observation", "return"}
     assert set(evaluation) == {"observation"}  # rewards are not normalised there
     for statistics in training["observation"], evaluation["observation"]:
         mean, var, count = saved["observation"]
@@ -662,75 +554,83 @@ def test_statistics_move_in_training_and_stand_still_in_evaluation(
 # Rewards
 
 
-@pytest.mark.parametrize("script", [reinforce, ppo_clip])
-def test_logged_returns_are_raw_while_the_rewards_are_normalised(
+@each([reinforce, ppo_clip])
+def test_episodes_hold_raw_returns_while_the_rewards_are_normalised(
     script, monkeypatch, tmp_path
 ):
-    made = watch_envs(monkeypatch, script)
+    made = watch(monkeypatch, script, "make_envs")
     flags = ["--total-steps", "300", "--num-envs", "2", "--no-normalize-observations"]
     rollout_steps = ["--rollout-steps", "50"] if script is ppo_clip else []
     args = arguments(script, tmp_path, *flags, *rollout_steps)
-    rollouts, _ = watched_run(script, args)
+    rollouts, _ = train_and_watch(script, args)
     for rollout in rollouts:
         raw = (1 + rollout.obs[:-1, :, 1])[rollout.valid]  # the environment's rule
         normalised = rollout.rewards[rollout.valid]
         ratio = raw / normalised
         assert (ratio > 0).all()  # divided by a standard deviation, not shifted
-    scale = np.sqrt(made[0].statistics["return"].var)
+    _, envs = made[0]
+    scale = np.sqrt(envs.statistics["return"].var)
     assert ratio[-1] == pytest.approx(scale, rel=1e-6)
     found = [episode for rollout in rollouts for episode in rollout.episodes]
     possible = {(n * (n + 1) / 2, n) for n in range(1, 10)}  # 1 + 2 + ... + n
     assert found and set(found) <= possible
 
 
-@pytest.mark.parametrize("gamma", [0.5, 0.9])
-def test_rewards_are_divided_by_the_std_of_the_running_discounted_return(
-    gamma, tmp_path
-):
+def test_rewards_are_divided_by_the_std_of_the_running_discounted_return(tmp_path):
     """Every step earns 1, and no episode ends: the t-th return is Σ γ^k over k < t."""
-    flags = ["--env", "Space-v0", "--gamma", str(gamma)]
-    args = arguments(ppo_clip, tmp_path, *flags)
     space = spaces.Box(-1, 1, (1,), np.float32)
     register_space_env(space, spaces.Discrete(2), length=1000)
-    envs = ppo_clip.make_envs(args, 2)
-    envs.reset(seed=0)
-    returns, running = [], 0.0
-    for _ in range(40):
-        _, reward, *_ = envs.step(np.zeros(2, int))
-        running = 1 + gamma * running
-        returns.append(running)
-    assert reward == pytest.approx(1 / np.std(returns), rel=0.01)
-
-
-def test_normalised_rewards_are_clipped_at_ten(tmp_path):
-    """1 divided by a standard deviation of 1/4 is 4, by one of 1/100 it is 100."""
-    args = arguments(ppo_clip, tmp_path, "--env", "Space-v0")
-    space = spaces.Box(-1, 1, (1,), np.float32)
-    register_space_env(space, spaces.Discrete(2), length=1000)
-    envs = ppo_clip.make_envs(args, 2)
-    envs.reset(seed=0)
+    for gamma in 0.5, 0.9:
+        flags = ["--env", "Space-v0", "--gamma", str(gamma)]
+        envs = ppo_clip.make_envs(arguments(ppo_clip, tmp_path, *flags), 2)
+        envs.reset(seed=0)
+        returns, running = [], 0.0
+        for _ in range(40):
+            _, reward, *_ = envs.step(np.zeros(2, int))
+            running = 1 + gamma * running
+            returns.append(running)
+        assert reward == pytest.approx(1 / np.std(returns), rel=0.01)
     statistics = envs.statistics["return"]
-    for std, expected in (0.25, 4), (0.01, 10):
+    for std, expected in (0.25, 4), (0.01, 10):  # 1 / 0.01 is clipped at 10
         statistics.var, statistics.count = std**2, 1e12  # one step changes nothing
         _, reward, *_ = envs.step(np.zeros(2, int))
         assert reward == pytest.approx(expected, rel=1e-3)
 
 
 def test_evaluated_returns_are_raw_and_of_whole_episodes(tmp_path):
+    """All episodes of one copy, in their order, and then it is closed."""
     flags = ["--total-steps", "200", "--num-envs", "2", "--rollout-steps", "50"]
     args = arguments(ppo_clip, tmp_path, *flags, "--eval-episodes", "25")
     ppo_clip.train(args)
     COPIES.clear()
     returns = ppo_clip.evaluate(args, f"{args.run_dir}/checkpoint.pt")
-    first_episodes = [returns_and_lengths(env.diary)[0] for env in COPIES]
-    assert len(returns) == len(COPIES) == 25
-    assert sorted(returns) == sorted(total for total, _ in first_episodes)
+    (env,) = COPIES
+    assert returns.tolist() == [total for total, _ in returns_and_lengths(env.diary)]
+    assert len(returns) == 25 and env.closed
 
 
 # Vectorization
 
 
+def kind_of_envs(tmp_path, env, mode, **options):
+    args = arguments(ppo_clip, tmp_path, "--env", env, "--vectorization", mode)
+    envs = ppo_clip.make_envs(args, 2, **options)
+    envs.close()
+    return type(envs.unwrapped)
+
+
+def test_vectorization_names_how_the_copies_are_run(tmp_path):
+    sync, asynchronous = gym.vector.SyncVectorEnv, gym.vector.AsyncVectorEnv
+    assert kind_of_envs(tmp_path, "CartPole-v1", "sync") is sync
+    assert kind_of_envs(tmp_path, "CartPole-v1", "async") is asynchronous
+    assert kind_of_envs(tmp_path, "Counting-v0", "auto") is sync
+    own = kind_of_envs(tmp_path, "CartPole-v1", "auto")
+    assert own.__name__ == "CartPoleVectorEnv"
+    assert kind_of_envs(tmp_path, "CartPole-v1", "async", training=False) is sync
+
+
 def test_sync_and_async_copies_give_the_same_rollout(tmp_path):
+    """Also if Ctrl-C reaches the processes of the copies, which is not for them."""
     rollouts = []
     for vectorization in "sync", "async":
         flags = ["--env", "Pendulum-v1", "--vectorization", vectorization]
@@ -739,6 +639,9 @@ def test_sync_and_async_copies_give_the_same_rollout(tmp_path):
         torch.manual_seed(0)
         policy = ppo_clip.Policy(envs, [8], 1.0)
         obs, _ = envs.reset(seed=0)
+        if sys.platform != "win32":
+            for process in multiprocessing.active_children():
+                os.kill(process.pid, signal.SIGINT)
         done = np.zeros(2, bool)
         rollouts.append(ppo_clip.collect_rollout(args, envs, policy, obs, done))
         envs.close()
