@@ -170,8 +170,9 @@ def append(path, row):
         writer.writerow(row)
 
 
-def random_returns(env, path=RESULTS / "random.csv", episodes=100):
+def random_returns(env, episodes=100):
     """Returns of a policy with uniformly random actions; measured once."""
+    path = RESULTS / "random.csv"
     for row in read(path):
         if row["env"] == env:
             return np.array(row["returns"].split(), dtype=float)
