@@ -48,7 +48,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import vector as wrappers
 from torch import nn
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
@@ -170,13 +169,12 @@ def gradient_step(args, optimizer, loss, network):
 
 
 def update(args, policy, value_function, optimizer, critic_optimizer, rollout):
-    """(2) to (4): learn from the B valid steps of a rollout; returns the metrics."""
-    # (2) returns and advantages, with the baseline from before the re-fit in (3)
+    """Learn from the B valid steps of a rollout; returns the metrics."""
+    # (2) returns and advantages, with the baseline from before step (3)
     valid = rollout.valid
     with torch.no_grad():
-        all_obs = to_tensor(rollout.obs, args)  # (T + 1, N, observation)
-        values = value_function(all_obs.flatten(0, 1)).view(all_obs.shape[:2])
-        values = values.cpu().numpy()
+        all_obs = to_tensor(rollout.obs, args).flatten(0, 1)  # a row for each state
+        values = value_function(all_obs).cpu().numpy().reshape(rollout.obs.shape[:2])
     returns = rewards_to_go(rollout.rewards, rollout.done, args.gamma)
     advantages = returns - values[:-1]
     variance_explained = explained_variance(values[:-1][valid], returns[valid])
@@ -269,7 +267,6 @@ def train(args):
 # ------------------------------------ environments, log, checkpoints, evaluation, flags
 
 STATS = "episode_statistics"  # key in info; "episode" may be the environment's own
-LONGEST_EPISODE = 100_000  # steps after which evaluation gives up
 COMMANDS = ["resume", "evaluate", "watch", "video", "run_dir"]  # not saved
 
 
@@ -290,8 +287,7 @@ def check_finite(named_values, source):
 
 
 def set_seed(*numbers):
-    """Seed Python, NumPy and PyTorch; returns a seed for the environments."""
-    # Copy i gets seed + i: without the hash, runs 0 and 1 would share most copies.
+    """Seed Python, NumPy and PyTorch; returns a hash as the seed of environments."""
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
@@ -300,7 +296,7 @@ def set_seed(*numbers):
 
 
 def ignore_interrupts(env):
-    """Leave Ctrl-C to the parent of the process in which an async environment runs."""
+    """Leave Ctrl-C to the parent of an async environment's process."""
     if multiprocessing.parent_process():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return env
@@ -309,8 +305,7 @@ def ignore_interrupts(env):
 def make_envs(args, num_envs, training=True, **kwargs):
     """num_envs copies of args.env, with flat observations and raw returns in info.
 
-    Actions in [-1, 1] span each dimension that has bounds (within 1e6); other
-    dimensions take actions as they are. Normalisation learns only while training.
+    [-1, 1] is stretched to the bounds of each action that has bounds (within 1e6).
     """
     mode = args.vectorization if training else "sync"
     if mode == "async":
@@ -318,24 +313,23 @@ def make_envs(args, num_envs, training=True, **kwargs):
     if args.max_episode_steps:
         kwargs["max_episode_steps"] = args.max_episode_steps
     try:
-        mode = None if mode == "auto" else mode  # its own vector version, or sync
+        mode = None if mode == "auto" else mode
         envs = gym.make_vec(args.env, num_envs, mode, **args.env_kwargs, **kwargs)
     except (gym.error.Error, ModuleNotFoundError) as error:
         raise UsageError(f"cannot make {args.env}: {error}") from error
-    if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:
-        raise UsageError(f"{args.env}: its autoreset mode must be NEXT_STEP")
+    if envs.metadata.get("autoreset_mode") != gym.vector.AutoresetMode.NEXT_STEP:
+        raise UsageError(f"{args.env} must have the autoreset mode NEXT_STEP")
     actions, observations = envs.single_action_space, envs.single_observation_space
     if not (isinstance(actions, Discrete) or actions.dtype in (np.float32, np.float64)):
-        reason = "not Discrete or a Box of floats: wrap it in a gymnasium.ActionWrapper"
-        raise UsageError(f"{args.env} has actions {actions}, {reason}")
+        raise UsageError(f"{args.env}: {actions} needs an ActionWrapper to a float Box")
     try:
         if not isinstance(observations, Box) or len(observations.shape) != 1:
             envs = wrappers.FlattenObservation(envs)  # Discrete becomes one-hot
-    except NotImplementedError:
-        pass  # and so they are still no Box
-    if not isinstance(envs.single_observation_space, Box):
-        reason = "of no fixed length: wrap it in a gymnasium.ObservationWrapper"
-        raise UsageError(f"{args.env} has observations {observations}, {reason}")
+        if not isinstance(envs.single_observation_space, Box):
+            raise NotImplementedError
+    except NotImplementedError as error:
+        reason = f"{observations} needs an ObservationWrapper to a Box"
+        raise UsageError(f"{args.env}: {reason}") from error
     envs = wrappers.RecordEpisodeStatistics(envs, stats_key=STATS)
     statistics = {}
     if args.normalize_observations and not isinstance(observations, Discrete):
@@ -350,12 +344,12 @@ def make_envs(args, num_envs, training=True, **kwargs):
     if isinstance(actions, Discrete):
         envs = wrappers.TransformAction(envs, lambda a: a + actions.start)
     else:
-        low, high = actions.low.astype(np.float64), actions.high.astype(np.float64)
+        low, high = actions.low, actions.high
         bounded = (low > -1e6) & (high < 1e6)
-        middle = np.where(bounded, (low + high) / 2, 0)
-        half = np.where(bounded, (high - low) / 2, 1)
+        bottom, top = np.where(bounded, low, -1), np.where(bounded, high, 1)
+        mid, half = (top + bottom) / 2, (top - bottom) / 2
         envs = wrappers.TransformAction(
-            envs, lambda a: (middle + half * a).clip(low, high).astype(actions.dtype)
+            envs, lambda a: (mid + half * a).clip(low, high)
         )
     envs.statistics = statistics
     return envs
@@ -369,7 +363,7 @@ def open_log(args, start):
         os.makedirs(args.run_dir, exist_ok=True)
         if os.listdir(args.run_dir) and not args.resume:
             raise UsageError(f"{args.run_dir} is not empty: choose another --run-dir")
-        writer = SummaryWriter(args.run_dir, purge_step=start + 1)
+        writer = SummaryWriter(args.run_dir, purge_step=start + 1, flush_secs=1)
     except OSError as error:
         raise UsageError(f"cannot use the folder of the run: {error}") from error
     rows = [f"| {name} | {value} |" for name, value in vars(args).items()]
@@ -396,8 +390,7 @@ def save_checkpoint(args, envs, parts, steps, **more):
     """Save all that evaluating and resuming need, in place of the last checkpoint."""
     flags = {name: x for name, x in vars(args).items() if name not in COMMANDS}
     checkpoint = {"algorithm": ALGORITHM, "args": flags, "steps": steps, **more}
-    for name, part in parts.items():
-        checkpoint[name] = part.state_dict()
+    checkpoint |= {name: part.state_dict() for name, part in parts.items()}
     for name, rms in envs.statistics.items():
         checkpoint[name] = [torch.as_tensor(x) for x in (rms.mean, rms.var, rms.count)]
     path = Path(args.run_dir, "checkpoint.pt")
@@ -407,6 +400,7 @@ def save_checkpoint(args, envs, parts, steps, **more):
 
 def load_checkpoint(path, envs=None, parts=None):
     """Read a checkpoint, and put it into parts and the statistics of envs."""
+    path = Path(path, "checkpoint.pt") if os.path.isdir(path) else path
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if checkpoint["algorithm"] != ALGORITHM:
@@ -417,13 +411,12 @@ def load_checkpoint(path, envs=None, parts=None):
             mean, var, count = checkpoint[name]
             rms.mean, rms.var, rms.count = mean.numpy(), var.numpy(), count.item()
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UsageError(f"cannot load {path}: {reason}") from error
+        raise UsageError(f"cannot load {path}: {error!r}") from error
     return checkpoint
 
 
-def evaluate(args, checkpoint):
-    """Raw returns of args.eval_episodes episodes of a checkpoint, by its best actions."""
+def evaluate(args, checkpoint, longest_episode=100_000):
+    """Raw returns of args.eval_episodes episodes of the likeliest actions."""
     kwargs = {"render_mode": "human"} if args.watch else {}
     if args.video:
         kwargs["render_mode"] = "rgb_array"
@@ -432,18 +425,17 @@ def evaluate(args, checkpoint):
         ]
     envs = make_envs(args, num_envs=1, training=False, **kwargs)
     policy = Policy(envs, args.hidden_sizes, args.initial_variance).to(args.device)
-    steps = load_checkpoint(checkpoint, envs, {"policy": policy})["steps"]
-    obs, _ = envs.reset(seed=set_seed(args.seed, steps, 1))  # not training's seed
-    returns, length = [], 0
+    trained_steps = load_checkpoint(checkpoint, envs, {"policy": policy})["steps"]
+    obs, _ = envs.reset(seed=set_seed(args.seed, trained_steps, 1))  # unlike training's
+    returns, steps = [], 0
     while len(returns) < args.eval_episodes:
         with torch.no_grad():
             action = policy.distribution(to_tensor(obs, args)).mode
         obs, _, terminated, truncated, info = envs.step(action.cpu().numpy())
-        length += 1
+        steps += 1
         if terminated[0] or truncated[0]:
             returns.append(info[STATS]["r"][0])
-            length = 0
-        if length > LONGEST_EPISODE:
+        if steps > longest_episode * (len(returns) + 1):
             raise UsageError("an episode does not end: set --max-episode-steps")
     envs.close()
     return np.array(returns)
@@ -453,33 +445,26 @@ def number(kind, low, high=math.inf):
     """An argparse type: an int or a float from low to high; 1e6 is an int, too."""
 
     def convert(text):
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan  # which is not in any range
+        value = float(text)
         if not low <= value <= high or (kind is int and not value.is_integer()):
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text} is not {what} {low} to {high}")
+            raise argparse.ArgumentTypeError(
+                f"must be {kind.__name__}, {low} to {high}"
+            )
         return kind(value)
 
+    convert.__name__ = kind.__name__  # for argparse's message
     return convert
 
 
-def json_object(text):
-    """An argparse type: a JSON object, as a dict."""
-    try:
-        return dict(json.loads(text))
-    except (TypeError, ValueError):
-        example = '{"size": 4}'
-        raise argparse.ArgumentTypeError(f"{text} is not JSON like {example}") from None
+def JSON(text):
+    """An argparse type, named for argparse's message: a JSON object, as a dict."""
+    return dict(json.loads(text))
 
 
 def parse_args(argv=None):
     """The flags; given a checkpoint, the flags of its run are the defaults."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition(":")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    formatter = argparse.ArgumentDefaultsHelpFormatter
+    parser = argparse.ArgumentParser(description=ALGORITHM, formatter_class=formatter)
     flag = parser.add_argument
     count, positive, fraction = number(int, 1), number(float, 0), number(float, 0, 1)
     switch = argparse.BooleanOptionalAction  # --name and --no-name
@@ -496,7 +481,7 @@ def parse_args(argv=None):
     flag("--normalize-observations", action=switch, default=True, help="and clip at 10")
     flag("--normalize-rewards", action=switch, default=True, help="scale, clip at 10")
     flag("--env", default="CartPole-v1", help="id, or module:id, of Gymnasium")
-    flag("--env-kwargs", type=json_object, default={}, help="its arguments, as JSON")
+    flag("--env-kwargs", type=JSON, default={}, help="its arguments, as JSON")
     flag("--max-episode-steps", type=count, help="time limit in place of its own")
     flag("--num-envs", type=count, default=8, help="parallel environments")
     modes = ["auto", "sync", "async"]
@@ -504,25 +489,19 @@ def parse_args(argv=None):
     flag("--seed", type=number(int, 0), default=0, help="random seed of the run")
     flag("--total-steps", type=count, default=100_000, help="environment steps")
     flag("--device", choices=["cpu", "cuda"], default="cpu", help="of the networks")
-    flag(
-        "--run-dir", help="folder for log and checkpoint, instead of a new one in runs"
-    )
+    flag("--run-dir", help="for log and checkpoint, in place of a new folder in runs")
     flag("--checkpoint-every", type=count, default=20_000, help="environment steps")
     flag("--eval-episodes", type=count, default=10, help="with the likeliest actions")
     flag("--video", metavar="FOLDER", help="record the evaluation")
-    command = parser.add_mutually_exclusive_group().add_argument
-    command("--resume", metavar="CHECKPOINT", help="continue this training run")
-    command("--evaluate", metavar="CHECKPOINT", help="evaluate without training")
-    command("--watch", metavar="CHECKPOINT", help="evaluate in a window")
+    flag("--resume", metavar="CHECKPOINT", help="continue this training run")
+    flag("--evaluate", metavar="CHECKPOINT", help="evaluate without training")
+    flag("--watch", metavar="CHECKPOINT", help="evaluate in a window")
     args = parser.parse_args(argv)
-    for name in ("resume", "evaluate", "watch"):
-        path = getattr(args, name)
-        if path:
-            path = Path(path, "checkpoint.pt") if os.path.isdir(path) else Path(path)
-            parser.set_defaults(**load_checkpoint(path)["args"])
-            args = parser.parse_args(argv)
-            setattr(args, name, str(path))
-            args.run_dir = str(path.parent)
+    path = args.resume or args.evaluate or args.watch
+    if path:
+        folder = path if os.path.isdir(path) else os.path.dirname(path)
+        parser.set_defaults(**load_checkpoint(path)["args"], run_dir=folder or ".")
+        args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("argument --device: PyTorch finds no CUDA device")
     if not args.run_dir:  # a new one, legal on Windows too
@@ -534,8 +513,6 @@ def parse_args(argv=None):
 def main(argv=None):
     """Train, then evaluate; or only evaluate a checkpoint."""
     sys.path.append(os.getcwd())  # where --env module:id may find its module
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more threads only slow down networks this small
     try:
         args = parse_args(argv)
         checkpoint = args.evaluate or args.watch
@@ -552,19 +529,15 @@ def main(argv=None):
                 print("interrupted", flush=True)
                 if not hasattr(sys, "ps1"):  # an interactive Python goes on
                     signal.signal(signal.SIGINT, signal.SIG_DFL)
-                    os.kill(os.getpid(), signal.SIGINT)
-                raise KeyboardInterrupt
+                signal.raise_signal(signal.SIGINT)
         returns = evaluate(args, checkpoint)
         mean, std = returns.mean(), returns.std()
         print(f"{args.env}: return {mean:.1f} ± {std:.1f} over {len(returns)} episodes")
-        if args.video:
-            print(f"video:  {args.video}")
     except (UsageError, gym.error.Error) as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    finally:
-        torch.set_num_threads(threads)
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # more threads only slow down networks this small
     main()
