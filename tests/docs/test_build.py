@@ -100,6 +100,14 @@ def lines_of(pre):
     return [node for node in pre.children if not isinstance(node, str)]
 
 
+def numbers_of(pre):
+    """The numbers that style.css counts out to the lines, from --n on."""
+    count = int(pre.attributes["style"].removeprefix("--n:"))
+    for line in lines_of(pre):
+        count += line.tag != "i"
+        yield count
+
+
 def source_lines(name):
     return (ROOT / f"{name}.py").read_text(encoding="utf-8").splitlines()
 
@@ -160,6 +168,10 @@ def test_a_pair_shows_both_scripts_line_by_line(page, left, right):
     for side, name in enumerate((left, right)):
         lines = [row[side].text() for row in rows if row[side].tag != "i"]
         assert lines == source_lines(name)
+    for pre in section.find("pre"):
+        name = left if "old" in pre.classes else right
+        for number, line in zip(numbers_of(pre), lines_of(pre)):
+            assert line.tag == "i" or line.text() == source_lines(name)[number - 1]
     for old, new in rows:
         gap = "i" in (old.tag, new.tag)
         differs = gap or old.text() != new.text()
@@ -218,6 +230,8 @@ def test_the_script_alone_is_complete_and_its_pseudocode_stands_beside_it(page, 
     code, aside = only(reader.find("div", "code")), only(reader.find("aside"))
     lines = [line.text() for pre in code.find("pre") for line in lines_of(pre)]
     assert lines == source_lines(name)
+    numbers = [number for pre in code.find("pre") for number in numbers_of(pre)]
+    assert numbers == list(range(1, len(lines) + 1))
     pseudocode, symbols = aside.find("pre")
     text = (ROOT / f"{name}.py").read_text(encoding="utf-8")
     for pre in (pseudocode, symbols):
