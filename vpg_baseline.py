@@ -363,7 +363,7 @@ def open_log(args, start):
         os.makedirs(args.run_dir, exist_ok=True)
         if os.listdir(args.run_dir) and not args.resume:
             raise UsageError(f"{args.run_dir} is not empty: choose another --run-dir")
-        writer = SummaryWriter(args.run_dir, purge_step=start + 1, flush_secs=1)
+        writer = SummaryWriter(args.run_dir, purge_step=start + 1)
     except OSError as error:
         raise UsageError(f"cannot use the folder of the run: {error}") from error
     rows = [f"| {name} | {value} |" for name, value in vars(args).items()]
@@ -384,6 +384,7 @@ def log(writer, bar, metrics, last_episodes, steps):
     check_finite(metrics, "this update: is --learning-rate too large?")
     for name, value in metrics.items():
         writer.add_scalar(name, value, steps)
+    writer.flush()
 
 
 def save_checkpoint(args, envs, parts, steps, **more):
@@ -392,7 +393,7 @@ def save_checkpoint(args, envs, parts, steps, **more):
     checkpoint = {"algorithm": ALGORITHM, "args": flags, "steps": steps, **more}
     checkpoint |= {name: part.state_dict() for name, part in parts.items()}
     for name, rms in envs.statistics.items():
-        checkpoint[name] = [torch.as_tensor(x) for x in (rms.mean, rms.var, rms.count)]
+        checkpoint[name] = [rms.mean.tolist(), rms.var.tolist(), float(rms.count)]
     path = Path(args.run_dir, "checkpoint.pt")
     torch.save(checkpoint, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)
@@ -408,8 +409,7 @@ def load_checkpoint(path, envs=None, parts=None):
         for name, part in (parts or {}).items():
             part.load_state_dict(checkpoint[name])
         for name, rms in (envs.statistics if envs else {}).items():
-            mean, var, count = checkpoint[name]
-            rms.mean, rms.var, rms.count = mean.numpy(), var.numpy(), count.item()
+            rms.mean, rms.var, rms.count = (np.array(x) for x in checkpoint[name])
     except Exception as error:
         raise UsageError(f"cannot load {path}: {error!r}") from error
     return checkpoint
