@@ -121,10 +121,9 @@ def test_the_logged_return_and_length_are_means_of_the_last_hundred_episodes(run
     for k, rollout in enumerate(run.rollouts):
         episodes += rollout.episodes
         totals, lengths = zip(*episodes[-100:])
-        logged = [
-            run.scalars[f"rollout/episode_{x}"][k][1] for x in ("return", "length")
-        ]
-        assert logged == pytest.approx([np.mean(totals), np.mean(lengths)])
+        for name, values in ("return", totals), ("length", lengths):
+            _, value = run.scalars[f"rollout/episode_{name}"][k]
+            assert value == pytest.approx(np.mean(values))
         all_totals = [total for total, _ in episodes]
         differs |= abs(np.mean(totals) - np.mean(all_totals)) > 0.1
     assert differs
@@ -345,7 +344,7 @@ def test_a_resumed_run_starts_from_all_that_the_checkpoint_holds(
                 state["param_groups"] = before[name]["param_groups"]
             assert_equal(state, before[name])
             assert any(part is one for one in given), name
-        if script is ppo_kl:
+        if script is ppo_kl and seen:
             assert given[-1] == before["beta"] != args.beta
         rollouts.extend(part for part in given if isinstance(part, script.Rollout))
         raise KeyboardInterrupt
@@ -355,10 +354,10 @@ def test_a_resumed_run_starts_from_all_that_the_checkpoint_holds(
     resumed = script.parse_args(["--resume", str(tmp_path / "checkpoint.pt")])
     script.train(resumed)
     assert set(seen) <= set(before) and len(seen) == (2 if script is reinforce else 4)
-    assert rollouts
+    seen.clear()
     script.train(short_args(script, tmp_path / "first"))
-    first, second = rollouts[0].actions[:9], rollouts[1].actions[:9]
-    assert (first != second).any()
+    first, second = (rollout.actions[:8].tobytes() for rollout in rollouts)
+    assert first != second
 
 
 @every_script
