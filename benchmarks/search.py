@@ -13,8 +13,8 @@ skipped, so the command can be stopped and given again. Variants come one after 
 other, all scripts and environments of one before the next.
 
 Score: a return counts 0 where it equals that of a random policy, and 1 where it equals
-the best mean of the same script and environment in the table. A variant's score is the
-mean over the scripts and environments that it concerns. It is compared with the base on
+the environment's best mean of all scripts and variants. A variant's score is the mean
+over the scripts and environments that it concerns. It is compared with the base on
 the same of them, seed by seed; seeds are resampled within each for the 95 % interval. A
 variant replaces the base only if that interval is above 0.
 """
@@ -119,11 +119,10 @@ def jobs_of(args):
 
 
 def scores(rows):
-    """rows with a column score: 0 is a random policy, 1 the best mean of the cell."""
+    """rows with a column score: 0 is a random policy, 1 the environment's best mean."""
     random = rows["env"].map(lambda env: random_returns(env).mean())
     means = rows.groupby(["variant", "script", "env"])["last_100"].mean()
-    best = means.groupby(["script", "env"]).max().rename("best")
-    best = rows.join(best, on=["script", "env"])["best"]
+    best = rows["env"].map(means.groupby("env").max())
     return rows.assign(score=(rows["last_100"] - random) / (best - random))
 
 
