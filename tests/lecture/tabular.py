@@ -18,25 +18,25 @@ from collections import namedtuple
 import numpy as np
 import torch
 from torch import nn
-from torch.distributions import Categorical, Distribution
+from torch.distributions import Categorical
 
+import ppo_kl
 import reinforce
-
-Distribution.set_default_validate_args(False)  # as train() does: it takes half the time
+import vpg_baseline
 
 MDP = namedtuple("MDP", "P r mu gamma")
 Trajectory = namedtuple("Trajectory", "states actions rewards terminated dynamics")
 
 
 def random_mdp(rng, states, actions, gamma):
-    """Goes on for ever; every state can follow on every state."""
+    """It never ends, and any state can follow any state."""
     P = rng.dirichlet(np.ones(states), size=(states, actions))
     r = rng.normal(size=(states, actions))
     return MDP(P, r, rng.dirichlet(np.ones(states)), gamma)
 
 
 def episodic_mdp(rng, layers, width, actions, gamma=1.0):
-    """Walks through layers of states; an episode ends after the last one, or before.
+    """Goes from layer to layer; an episode ends after the last layer, or earlier.
 
     State t * width + i can only be visited at time t, so that V(s) needs no time.
     Rewards are multiples of 1/8: sums of a few of them are exact even in the float32
@@ -52,6 +52,19 @@ def episodic_mdp(rng, layers, width, actions, gamma=1.0):
     mu = np.zeros(states)
     mu[:width] = rng.dirichlet(np.ones(width))
     return MDP(P, r, mu, gamma)
+
+
+def episodic_problem(seed, layers=3, actions=2, gamma=1.0):
+    """A random episodic MDP with two states in a layer, and the logits of a policy."""
+    rng = np.random.default_rng(seed)
+    mdp = episodic_mdp(rng, layers, width=2, actions=actions, gamma=gamma)
+    return mdp, rng.normal(size=(2 * layers, actions))
+
+
+def bandit(rewards):
+    """One state, one step; action a earns rewards[a]."""
+    r = np.array([rewards], dtype=float)
+    return MDP(np.zeros((1, r.size, 1)), r, np.ones(1), 1.0)
 
 
 def random_policy(rng, states, actions):
@@ -101,7 +114,7 @@ def visits(mdp, pi):
 
 
 def state_distribution(mdp, pi):
-    """d^π(s) = (1-γ) Σ_t γ^t P(s_t = s | π), for an MDP that goes on for ever."""
+    """d^π(s) = (1-γ) Σ_t γ^t P(s_t = s | π), for an MDP that never ends."""
     return (1 - mdp.gamma) * visits(mdp, pi)
 
 
@@ -176,14 +189,14 @@ class SoftmaxPolicy(nn.Module):
         self.logits = nn.Parameter(torch.tensor(np.concatenate([logits, end])))
 
     def distribution(self, obs):
-        return Categorical(logits=obs.double() @ self.logits)
+        return Categorical(logits=obs.double() @ self.logits, validate_args=False)
 
 
 class TableValues(nn.Module):
     """V(s) for one-hot observations, float64.
 
     The end of an episode gets the value 7, which is wrong. V is 0 there by definition,
-    so whoever asks the table for it makes a mistake that shows.
+    so code that asks the table for it makes a mistake that shows.
     """
 
     def __init__(self, values):
@@ -197,8 +210,8 @@ class TableValues(nn.Module):
 def make_rollout(trajectories, states):
     """One column for each trajectory, as a script's collect function would return it.
 
-    What follows on the end of a shorter trajectory is not valid, and is rubbish: a
-    start from state 0 with a reward of 99 at every step.
+    The rows after the end of a shorter trajectory are not valid, and they are garbage:
+    state 0 with a reward of 99 at every step.
     """
     steps, columns = max(len(tau.actions) for tau in trajectories), len(trajectories)
     visited = np.zeros((steps + 1, columns), dtype=int)
@@ -218,41 +231,38 @@ def make_rollout(trajectories, states):
         valid[:length, i] = True
     obs = np.eye(states + 1, dtype=np.float32)[visited]
     fields = actions, rewards, terminated, done, valid
-    return reinforce.Rollout(obs, *fields, episodes=[], steps=int(valid.sum()))
+    return reinforce.Rollout(obs, *fields, episodes=[], num_steps=int(valid.sum()))
 
 
-def values_along(trajectories, values):
-    """V(s_t) of every state in make_rollout(trajectories), as (T + 1, N)."""
-    rollout = make_rollout(trajectories, len(values))
+def values_along(rollout, values):
+    """V(s_t) of every state in a rollout, as (T + 1, N)."""
     with torch.no_grad():
         return TableValues(values)(torch.as_tensor(rollout.obs)).numpy()
 
 
 def exact_args(script, **changes):
-    """The script's arguments without what changes the plain estimate ĝ."""
+    """The script's arguments without anything that changes the plain estimate ĝ."""
     args = script.parse_args([])
     plain = {
         "gamma": 1.0,
         "num_envs": 1,  # m, how many trajectories the sum is divided by
         "max_grad_norm": math.inf,
         "normalize_advantages": False,
-        "entropy_coefficient": 0.0,
-        "baseline_epochs": 1,  # the baseline is re-fitted, and by a large step:
-        "baseline_learning_rate": 1.0,  # an estimate that uses the new one will show
+        "critic_epochs": 1,
         "epochs": 1,
         "minibatch_size": 10**9,
     }
-    for name, value in (plain | changes).items():
-        if hasattr(args, name):
-            setattr(args, name, value)
+    vars(args).update({name: x for name, x in plain.items() if hasattr(args, name)})
+    assert changes.keys() <= vars(args).keys(), changes
+    vars(args).update(changes)
     return args
 
 
 class MoveTo:
-    """An optimizer that puts the parameter at a given place, by its first step."""
+    """An optimiser whose every step puts the parameter at a given place."""
 
     def __init__(self, parameter, place):
-        self.parameter, self.place = parameter, torch.as_tensor(place)
+        self.parameter, self.place = parameter, torch.as_tensor(place).detach()
 
     def zero_grad(self):
         self.parameter.grad = None
@@ -263,10 +273,32 @@ class MoveTo:
 
 
 def run_update(script, args, policy, optimizer, rollout, values=None):
-    """script.update, with the value function and the β that some scripts take."""
-    value_function = [] if values is None else [TableValues(values)]
-    beta = [args.beta] if hasattr(args, "beta") else []
-    return script.update(args, policy, *value_function, optimizer, rollout, *beta)
+    """script.update; V is a table of values, where the script has a V.
+
+    V is re-fitted by a large step, so that an estimate made with the new V would show.
+    """
+    if script is reinforce:
+        return script.update(args, policy, optimizer, rollout)
+    critic = TableValues(values)
+    critic_optimizer = torch.optim.SGD(critic.parameters(), lr=1.0)
+    beta = [args.beta] if script is ppo_kl else []
+    return script.update(
+        args, policy, critic, optimizer, critic_optimizer, rollout, *beta
+    )
+
+
+def update_at(script, old, new, rollout, values=None, **changes):
+    """ĝ (S, A) of a PPO's update at logits new, and its metrics; π_k has logits old.
+
+    The first of two epochs moves the policy to new, and the second one keeps it there:
+    the gradient that remains is that of the second. V is 0 unless values are given.
+    """
+    values = np.zeros(len(old)) if values is None else values
+    policy = SoftmaxPolicy(old)
+    optimizer = MoveTo(policy.logits, SoftmaxPolicy(new).logits)
+    args = exact_args(script, epochs=2, **changes)
+    metrics = run_update(script, args, policy, optimizer, rollout, values)
+    return -policy.logits.grad.numpy()[:-1], metrics  # the scripts minimise -objective
 
 
 def estimate(script, args, logits, rollout, values=None):
@@ -274,7 +306,7 @@ def estimate(script, args, logits, rollout, values=None):
     policy = SoftmaxPolicy(logits)
     stay = torch.optim.SGD(policy.parameters(), lr=0.0)
     run_update(script, args, policy, stay, rollout, values)
-    return -policy.logits.grad.numpy()[:-1]  # the scripts minimise -objective
+    return -policy.logits.grad.numpy()[:-1]
 
 
 def estimates(script, args, mdp, logits, values=None):
@@ -288,7 +320,7 @@ def estimates(script, args, mdp, logits, values=None):
     for tau in trajectories:
         rollout = make_rollout([tau], len(logits))
         gradient = estimate(script, args, logits, rollout, values)
-        averaged = script.__name__ not in ("reinforce", "vpg_baseline")
+        averaged = script not in (reinforce, vpg_baseline)
         gradients.append(gradient * len(tau.actions) if averaged else gradient)
     return probabilities(trajectories, softmax(logits)), np.array(gradients)
 

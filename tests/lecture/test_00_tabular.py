@@ -1,4 +1,4 @@
-"""The tools of tabular.py, against hand-worked cases, slow sums and finite differences.
+"""The tools of tabular.py, against cases worked out by hand, slow sums and differences.
 
 Everything else in this folder rests on them.
 """
@@ -14,6 +14,7 @@ from tabular import (
     action_values,
     advantages,
     all_trajectories,
+    bandit,
     episodic_mdp,
     expected_rewards,
     kl_per_state,
@@ -66,7 +67,6 @@ def test_random_problems_are_made_of_distributions(rng):
     np.testing.assert_allclose(mdp.P.sum(axis=2), 1)
     np.testing.assert_allclose(mdp.mu.sum(), 1)
     np.testing.assert_allclose(random_policy(rng, 4, 3).sum(axis=1), 1)
-    np.testing.assert_allclose(softmax(rng.normal(size=(4, 3))).sum(axis=1), 1)
     np.testing.assert_allclose(softmax(np.log([[1, 3]])), [[0.25, 0.75]])
 
 
@@ -81,26 +81,17 @@ def test_an_episodic_problem_goes_from_layer_to_layer_and_may_end_early(rng):
     np.testing.assert_array_equal(mdp.r * 8, np.round(mdp.r * 8))
 
 
-def test_values_satisfy_the_bellman_equations_and_equal_the_series(rng):
+def test_values_and_visits_equal_their_series(rng):
     mdp, pi = random_mdp(rng, 4, 3, 0.8), random_policy(rng, 4, 3)
     P, r = transition_matrix(mdp, pi), expected_rewards(mdp, pi)
-    V, Q = state_values(mdp, pi), action_values(mdp, pi)
-    series = sum(0.8**t * np.linalg.matrix_power(P, t) @ r for t in range(200))
-    np.testing.assert_allclose(V, series, atol=1e-12)
-    for s in range(4):
-        assert V[s] == pytest.approx(r[s] + 0.8 * P[s] @ V, abs=1e-12)
-        for a in range(3):
-            after = sum(mdp.P[s, a, x] * V[x] for x in range(4))
-            assert Q[s, a] == pytest.approx(mdp.r[s, a] + 0.8 * after, abs=1e-12)
-
-
-def test_visits_equal_the_series_and_earn_the_performance(rng):
-    mdp, pi = random_mdp(rng, 4, 3, 0.8), random_policy(rng, 4, 3)
-    P = transition_matrix(mdp, pi)
-    series = sum(0.8**t * mdp.mu @ np.linalg.matrix_power(P, t) for t in range(200))
-    np.testing.assert_allclose(visits(mdp, pi), series, atol=1e-12)
-    earned = visits(mdp, pi) @ expected_rewards(mdp, pi)
-    assert performance(mdp, pi) == pytest.approx(earned, abs=1e-12)
+    powers = [0.8**t * np.linalg.matrix_power(P, t) for t in range(200)]
+    V, Q, n = state_values(mdp, pi), action_values(mdp, pi), visits(mdp, pi)
+    np.testing.assert_allclose(V, sum(powers) @ r, atol=1e-12)
+    np.testing.assert_allclose(n, mdp.mu @ sum(powers), atol=1e-12)
+    for s, a in np.ndindex(4, 3):
+        after = sum(mdp.P[s, a, x] * V[x] for x in range(4))
+        assert Q[s, a] == pytest.approx(mdp.r[s, a] + 0.8 * after, abs=1e-12)
+    assert performance(mdp, pi) == pytest.approx(n @ r, abs=1e-12)
     np.testing.assert_allclose(state_distribution(mdp, pi).sum(), 1)
 
 
@@ -120,31 +111,23 @@ def test_trajectories_of_a_corridor_are_those_one_can_list():
 
 def test_trajectory_probabilities_sum_to_1_and_their_returns_average_to_J(rng):
     mdp = episodic_mdp(rng, layers=4, width=2, actions=2, gamma=0.9)
-    trajectories = all_trajectories(mdp)
-    assert all(tau.terminated for tau in trajectories)
-    for _ in range(3):
-        pi = random_policy(rng, 8, 2)
-        p = probabilities(trajectories, pi)
-        assert p.sum() == pytest.approx(1, abs=1e-12)
-        returns = [
-            sum(0.9**t * reward for t, reward in enumerate(tau.rewards))
-            for tau in trajectories
-        ]
-        assert p @ returns == pytest.approx(performance(mdp, pi), abs=1e-12)
+    trajectories, pi = all_trajectories(mdp), random_policy(rng, 8, 2)
+    p = probabilities(trajectories, pi)
+    assert p.sum() == pytest.approx(1, abs=1e-12)
+    returns = [tau.rewards @ 0.9 ** np.arange(len(tau.rewards)) for tau in trajectories]
+    assert p @ returns == pytest.approx(performance(mdp, pi), abs=1e-12)
     cut = all_trajectories(random_mdp(rng, 3, 2, 0.9), horizon=3)
-    assert len(cut) == 3 * (2 * 3) ** 3
+    assert len(cut) == 3 * (2 * 3) ** 3 and not any(tau.terminated for tau in cut)
     p = probabilities(cut, random_policy(rng, 3, 2))
     assert p.sum() == pytest.approx(1, abs=1e-12)
-    assert not any(tau.terminated for tau in cut)
 
 
 def test_the_performance_gradient_is_that_of_a_bandit_worked_out_by_hand():
-    # one state, one step: J = Σ_a π_a r_a and ∂J/∂θ_a = π_a (r_a - J)
-    r, logits = np.array([[1.0, 2.0, 5.0]]), np.log([[0.5, 0.25, 0.25]])
-    bandit = MDP(np.zeros((1, 3, 1)), r, np.ones(1), 1.0)
-    assert performance(bandit, softmax(logits)) == pytest.approx(2.25)
+    # J = Σ_a π_a r_a and ∂J/∂θ_a = π_a (r_a - J)
+    problem, logits = bandit([1.0, 2.0, 5.0]), np.log([[0.5, 0.25, 0.25]])
+    assert performance(problem, softmax(logits)) == pytest.approx(2.25)
     expected = [[0.5 * -1.25, 0.25 * -0.25, 0.25 * 2.75]]
-    gradient = performance_gradient(bandit, logits)
+    gradient = performance_gradient(problem, logits)
     np.testing.assert_allclose(gradient, expected, atol=1e-9)
 
 
@@ -154,14 +137,13 @@ def test_the_softmax_module_has_the_probabilities_and_gradients_of_the_arrays(rn
     distribution = policy.distribution(torch.eye(4)[:3])
     probs = distribution.probs.detach().numpy()
     np.testing.assert_allclose(probs, softmax(logits), atol=1e-12)
-    for s in range(3):
-        for a in range(2):
-            policy.zero_grad()
-            at_s = policy.distribution(torch.eye(4)[s : s + 1])
-            at_s.log_prob(torch.tensor([a])).sum().backward()
-            expected = log_policy_gradient(softmax(logits), s, a)
-            gradient = policy.logits.grad.numpy()[:3]
-            np.testing.assert_allclose(gradient, expected, atol=1e-12)
+    for s, a in np.ndindex(3, 2):
+        policy.zero_grad()
+        at_s = policy.distribution(torch.eye(4)[s : s + 1])
+        at_s.log_prob(torch.tensor([a])).sum().backward()
+        expected = log_policy_gradient(softmax(logits), s, a)
+        gradient = policy.logits.grad.numpy()[:3]
+        np.testing.assert_allclose(gradient, expected, atol=1e-12)
 
 
 def test_a_rollout_holds_its_trajectories_and_marks_the_rest_as_not_valid():
@@ -176,8 +158,9 @@ def test_a_rollout_holds_its_trajectories_and_marks_the_rest_as_not_valid():
     assert rollout.terminated[0].tolist() == [True, False]
     assert rollout.done[0].tolist() == [True, False]
     assert (rollout.terminated[1, 1], rollout.done[1, 1]) == (False, True)
-    assert (rollout.actions[0, 0], rollout.rewards[0, 0], rollout.steps) == (1, 0.5, 3)
-    values = values_along([ended, cut], np.array([10.0, 20.0]))
+    assert (rollout.actions[0, 0], rollout.rewards[0, 0]) == (1, 0.5)
+    assert rollout.num_steps == 3
+    values = values_along(rollout, np.array([10.0, 20.0]))
     np.testing.assert_array_equal(values, [[20, 10], [7, 10], [10, 20]])
 
 

@@ -4,26 +4,34 @@
     R̂_t^(∞) = r_t + γ r_{t+1} + γ² r_{t+2} + ...,    Â_t^(n) = R̂_t^(n) - V(s_t)
 
 Â^(1) has low variance and high bias, Â^(∞) high variance and low bias. λ sweeps between
-the same ends.
+the same ends. All this is about episodes that end within the batch: where the batch
+ends first, every sum stops at its border and bootstraps there, also R̂^(∞).
 
 Bias here is that of R̂^(n) against Q^π(s_t, a_t). The V(s_t) that Â^(n) subtracts is a
 baseline: it adds V^π(s_t) - V(s_t) to the mean of Â^(n) for every n and every action
-alike, and by C1 that doesn't bias the gradient, however wrong V is.
+alike, and by C1 that does not bias the gradient, however wrong V is.
 
-The figures are of 20 random problems of up to four steps, with a critic V that has
-learnt half of V^π. Expectations are sums over all 340 trajectories of a problem.
+The problems and the critic, which has learnt half of V^π, are those of measured.py.
 """
 
 import math
-from functools import cache
 
 import numpy as np
 import pytest
+from measured import (
+    GAMMA,
+    LAMBDAS,
+    N_STEPS,
+    all_blends,
+    bias_and_variance,
+    conditional_moments,
+    moments_of_all_blends,
+)
 from tabular import (
     action_values,
     advantages,
     all_trajectories,
-    episodic_mdp,
+    episodic_problem,
     estimate,
     estimates,
     exact_args,
@@ -38,106 +46,51 @@ from tabular import (
     softmax,
     state_values,
     total_variance,
-    values_along,
 )
 
 import actor_critic
-import common
-
-GAMMA, STATES = 0.9, 8
-N_STEPS = 1, 2, 3, math.inf  # 4 is ∞: no episode is longer
-LAMBDAS = 0.0, 0.25, 0.5, 0.75, 1.0
 
 
-def problem(seed):
-    rng = np.random.default_rng(seed)
-    mdp = episodic_mdp(rng, layers=4, width=2, actions=2, gamma=GAMMA)
-    return mdp, random_policy(rng, STATES, 2)
-
-
-def conditional_moments(trajectories, pi, advantage):
-    """P(s, a), and mean and variance of an Â (T, N) given s_t = s, a_t = a."""
-    rollout, p = make_rollout(trajectories, len(pi)), probabilities(trajectories, pi)
-    t, i = np.nonzero(rollout.valid)
-    state_action = rollout.obs[t, i].argmax(axis=1), rollout.actions[t, i]
-    weight, first, second = np.zeros((3, *pi.shape))
-    np.add.at(weight, state_action, p[i])
-    np.add.at(first, state_action, p[i] * advantage[t, i])
-    average = first / weight
-    deviation = advantage[t, i] - average[state_action]
-    np.add.at(second, state_action, p[i] * deviation**2)
-    return weight / weight.sum(), average, second / weight
-
-
-def all_blends(trajectories, V):
-    """Â (T, N) by the functions of common.py, for n of N_STEPS and λ of LAMBDAS."""
-    rollout, values = make_rollout(trajectories, len(V)), values_along(trajectories, V)
-    data = rollout.rewards, values, rollout.terminated, rollout.done
-    blends = {}
-    for n in N_STEPS:
-        blends["n", n] = common.n_step_returns(*data, GAMMA, n) - values[:-1]
-    for lam in LAMBDAS:
-        blends["λ", lam] = common.generalized_advantages(*data, GAMMA, lam)
-    return blends
-
-
-@cache
-def moments_of_all_blends(seed, trust=0.5, noise=0.0):
-    """The moments of Â, for n of N_STEPS and λ of LAMBDAS; V = trust V^π + noise."""
-    mdp, pi = problem(seed)
-    V = trust * state_values(mdp, pi)
-    V = V + noise * np.random.default_rng(seed).normal(size=STATES)
-    trajectories = all_trajectories(mdp)
-    moments = {
-        name: conditional_moments(trajectories, pi, blend)
-        for name, blend in all_blends(trajectories, V).items()
-    }
-    return mdp, pi, V, moments
-
-
-def squared_bias_and_variance(seed, kind, settings, **critic):
-    """Both, averaged over the visited (s, a), for every n or every λ of settings."""
-    mdp, pi, V, moments = moments_of_all_blends(seed, **critic)
-    rows = []
-    for setting in settings:
-        weight, average, variance = moments[kind, setting]
-        bias = average + V[:, None] - action_values(mdp, pi)
-        rows.append([(weight * bias**2).sum(), (weight * variance).sum()])
-    return np.array(rows).T
-
-
-def all_problems(kind, settings, **critic):
-    """Squared bias and variance as (20 problems, settings) each."""
-    rows = [
-        squared_bias_and_variance(seed, kind, settings, **critic) for seed in range(20)
-    ]
-    return np.array(rows).transpose(1, 0, 2)
+def ahead(mdp, pi, f, steps):
+    """E[f(s_n) | s_0 = s, a_0 = a] for n = steps."""
+    for _ in range(steps - 1):
+        f = np.einsum("sa,sax,x->s", pi, mdp.P, f)
+    return mdp.P @ f
 
 
 # C4
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_C4_with_the_true_V_every_blend_is_unbiased(seed):
-    mdp, pi, _, moments = moments_of_all_blends(seed, trust=1.0)
-    for name, (_, average, _) in moments.items():
-        expected = advantages(mdp, pi)
-        np.testing.assert_allclose(average, expected, atol=1e-10, err_msg=name)
+def test_C4_with_the_true_V_every_blend_is_unbiased():
+    for seed in range(3):
+        mdp, pi, _, moments = moments_of_all_blends(seed, trust=1.0)
+        for name, (_, average, _) in moments.items():
+            expected = advantages(mdp, pi)
+            np.testing.assert_allclose(average, expected, atol=1e-10, err_msg=name)
 
 
-def test_C4_with_the_true_V_a_time_limit_does_not_bias_any_blend():
-    # trajectories that are cut, not ended: V of the state reached stands for the rest
+def test_C4_where_a_trajectory_is_cut_every_sum_bootstraps_even_the_infinite_one():
+    # three steps of a problem that never ends, as at a time limit or a batch's border
     rng = np.random.default_rng(0)
     mdp, pi = random_mdp(rng, 3, 2, GAMMA), random_policy(rng, 3, 2)
-    trajectories = all_trajectories(mdp, horizon=3)
-    for name, blend in all_blends(trajectories, state_values(mdp, pi)).items():
-        _, average, _ = conditional_moments(trajectories, pi, blend)
+    trajectories, V = all_trajectories(mdp, horizon=3), state_values(mdp, pi)
+    rollout, p = make_rollout(trajectories, 3), probabilities(trajectories, pi)
+    for name, blend in all_blends(rollout, V).items():  # the true V: no bias
+        _, average, _ = conditional_moments(rollout, p, blend)
         expected = advantages(mdp, pi)
         np.testing.assert_allclose(average, expected, atol=1e-10, err_msg=name)
+    wrong = V + rng.normal(size=3)  # R̂_0^(∞) has the error of V(s_3), times γ³
+    state, action = np.array([(x.states[0], x.actions[0]) for x in trajectories]).T
+    target = all_blends(rollout, wrong)["n", math.inf][0] + wrong[state]
+    expected = action_values(mdp, pi) + GAMMA**3 * ahead(mdp, pi, wrong - V, 3)
+    for s, a in np.ndindex(3, 2):
+        here = (state == s) & (action == a)
+        average = np.average(target[here], weights=p[here])
+        assert average == pytest.approx(expected[s, a], abs=1e-10)
 
 
 def test_C4_with_a_wrong_V_bias_falls_with_n_and_variance_rises(record_property):
-    bias, variance = all_problems("n", N_STEPS)
+    bias, variance = bias_and_variance("n", N_STEPS)
     report(
         record_property,
         C4_n_steps=N_STEPS,
@@ -151,7 +104,7 @@ def test_C4_with_a_wrong_V_bias_falls_with_n_and_variance_rises(record_property)
 
 
 def test_C4_with_a_wrong_V_bias_falls_with_lambda_and_variance_rises(record_property):
-    bias, variance = all_problems("λ", LAMBDAS)
+    bias, variance = bias_and_variance("λ", LAMBDAS)
     report(
         record_property,
         C4_lambdas=LAMBDAS,
@@ -170,18 +123,15 @@ def test_C4_the_ends_of_the_two_sweeps_are_the_same():
             np.testing.assert_allclose(of_n, of_lambda, atol=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_C4_the_bias_is_the_critics_error_n_steps_on_discounted(seed):
-    # E[R̂^(n) | s, a] - Q^π(s, a) = γ^n E[V(s_n) - V^π(s_n) | s, a], by matrix powers
-    mdp, pi, V, moments = moments_of_all_blends(seed, noise=1.0)
-    error = V - state_values(mdp, pi)
-    for n in N_STEPS[:3]:
-        _, average, _ = moments["n", n]
-        bias = average + V[:, None] - action_values(mdp, pi)
-        ahead = error
-        for _ in range(n - 1):
-            ahead = np.einsum("sa,sax,x->s", pi, mdp.P, ahead)
-        np.testing.assert_allclose(bias, GAMMA**n * mdp.P @ ahead, atol=1e-10)
+def test_C4_the_bias_is_the_critics_error_n_steps_on_discounted():
+    # E[R̂^(n) | s, a] - Q^π(s, a) = γ^n E[V(s_n) - V^π(s_n) | s, a]
+    for seed in range(3):
+        mdp, pi, V, moments = moments_of_all_blends(seed, noise=1.0)
+        for n in N_STEPS[:3]:
+            _, average, _ = moments["n", n]
+            bias = average + V[:, None] - action_values(mdp, pi)
+            error = ahead(mdp, pi, V - state_values(mdp, pi), n)
+            np.testing.assert_allclose(bias, GAMMA**n * error, atol=1e-10)
 
 
 def test_C4_of_the_plain_advantage_only_a_baseline_is_left_at_infinity():
@@ -197,7 +147,7 @@ def test_C4_the_critic_must_be_calmer_than_the_returns_for_its_variance_to_be_lo
     record_property,
 ):
     # the limit of the claim: a critic that is mostly noise makes TD the noisier one
-    _, variance = all_problems("n", N_STEPS, noise=3.0)
+    _, variance = bias_and_variance("n", N_STEPS, noise=3.0)
     td, monte_carlo = variance.mean(axis=0)[[0, -1]]
     report(
         record_property,
@@ -210,9 +160,8 @@ def test_C4_the_critic_must_be_calmer_than_the_returns_for_its_variance_to_be_lo
 @pytest.mark.parametrize("n", [1, 2, math.inf])
 def test_C4_the_actor_critics_estimate_is_the_mean_score_times_the_advantage(n):
     # written out for one trajectory at a time; V in multiples of 1/8 and γ = 1/2
-    rng = np.random.default_rng(0)
-    mdp = episodic_mdp(rng, layers=3, width=2, actions=2, gamma=0.5)
-    logits, V = rng.normal(size=(6, 2)), rng.integers(-8, 9, size=6) / 8
+    mdp, logits = episodic_problem(0, gamma=0.5)
+    V = np.random.default_rng(0).integers(-8, 9, size=6) / 8
     args = exact_args(actor_critic, gamma=0.5, n_steps=n)
     for tau in all_trajectories(mdp)[::6]:
         expected, T = np.zeros((6, 2)), len(tau.actions)
@@ -230,46 +179,38 @@ def test_C4_the_actor_critics_estimate_is_the_mean_score_times_the_advantage(n):
 def test_C4_the_actor_critics_gradient_has_the_same_bias_and_variance(record_property):
     # ĝ from actor_critic.update, for every trajectory; V in multiples of 1/8 and γ = 1,
     # so that its mean at n = ∞ is the exact gradient of J
-    biases, variances = [], []
-    for seed in range(2):
-        rng = np.random.default_rng(seed)
-        mdp = episodic_mdp(rng, layers=3, width=2, actions=2)
-        logits = rng.normal(size=(6, 2))
-        V = np.round(4 * state_values(mdp, softmax(logits))) / 8  # about a half
-        gradient = performance_gradient(mdp, logits)
-        row = []
-        for n in 1, 2, math.inf:
-            args = exact_args(actor_critic, n_steps=n)
-            p, g = estimates(actor_critic, args, mdp, logits, V)
-            bias = np.linalg.norm(mean(p, g) - gradient)
-            row.append((bias, total_variance(p, g)))
-        bias, variance = zip(*row)
-        assert bias[0] > bias[1] > bias[2]
-        assert bias[2] < 1e-8
-        assert variance[0] < variance[2]
-        biases.append(bias)
-        variances.append(variance)
+    mdp, logits = episodic_problem(1)
+    V = np.round(4 * state_values(mdp, softmax(logits))) / 8  # about a half
+    gradient = performance_gradient(mdp, logits)
+    bias, variance = [], []
+    for n in 1, 2, math.inf:
+        args = exact_args(actor_critic, n_steps=n)
+        p, g = estimates(actor_critic, args, mdp, logits, V)
+        bias.append(np.linalg.norm(mean(p, g) - gradient))
+        variance.append(total_variance(p, g))
     report(
         record_property,
-        C4_bias_of_gradient_by_n_1_2_inf=np.round(np.mean(biases, 0), 4).tolist(),
-        C4_variance_of_gradient_by_n_1_2_inf=np.round(
-            np.mean(variances, 0), 4
-        ).tolist(),
+        C4_bias_of_gradient_by_n_1_2_inf=np.round(bias, 4).tolist(),
+        C4_variance_of_gradient_by_n_1_2_inf=np.round(variance, 4).tolist(),
     )
+    assert bias[0] > bias[1] > bias[2]
+    assert bias[0] > 0.01 and bias[2] < 1e-8
+    assert variance[0] < variance[2]
 
 
-def test_C4_lambda_1_makes_the_actor_critics_gradient_unbiased_and_0_does_not():
-    rng = np.random.default_rng(1)
-    mdp = episodic_mdp(rng, layers=3, width=2, actions=2)
-    logits = rng.normal(size=(6, 2))
-    V = rng.integers(-8, 9, size=6) / 8
-    gradient = performance_gradient(mdp, logits)
-    biases = []
-    for lam in 0.0, 1.0:
-        args = exact_args(actor_critic, gae_lambda=lam)
-        biases.append(mean(*estimates(actor_critic, args, mdp, logits, V)) - gradient)
-    assert np.abs(biases[0]).max() > 0.01
-    np.testing.assert_allclose(biases[1], 0, atol=1e-8)
+def test_C4_the_actor_critics_estimates_with_lambda_0_and_1_are_those_of_n_1_and_inf():
+    mdp, logits = episodic_problem(1)
+    V = np.random.default_rng(1).integers(-8, 9, size=6) / 8
+    for n, lam in (1, 0.0), (math.inf, 1.0):
+        of_n = exact_args(actor_critic, n_steps=n)
+        of_lambda = exact_args(actor_critic, advantage="gae", gae_lambda=lam)
+        for tau in all_trajectories(mdp)[::6]:
+            rollout = make_rollout([tau], 6)
+            np.testing.assert_allclose(
+                estimate(actor_critic, of_lambda, logits, rollout, V),
+                estimate(actor_critic, of_n, logits, rollout, V),
+                atol=1e-10,
+            )
 
 
 # C21, quiz 2: select all that are true. "High" and "low" compare the two.
@@ -278,9 +219,8 @@ def test_C4_lambda_1_makes_the_actor_critics_gradient_unbiased_and_0_does_not():
 @pytest.fixture(scope="module")
 def td_and_monte_carlo():
     """Squared bias and variance of Â^(1) and of Â^(∞), averaged over the problems."""
-    bias, variance = all_problems("n", [1, math.inf])
-    (bias_1, bias_inf), (variance_1, variance_inf) = bias.mean(0), variance.mean(0)
-    return bias_1, bias_inf, variance_1, variance_inf
+    bias, variance = bias_and_variance("n", [1, math.inf])
+    return *bias.mean(axis=0), *variance.mean(axis=0)
 
 
 def test_C21_quiz_2_A1_has_low_variance_and_low_bias_is_false(td_and_monte_carlo):

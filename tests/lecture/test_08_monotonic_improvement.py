@@ -7,9 +7,11 @@ This holds in any class of policies that contains π. The lecture also names the
 C is large when γ is near 1, and the steps become too small.
 
 C is that of test_07, √2 γ ε_A / (1-γ)² with ε_A = max_s |E_{a~π'}[A^π(s, a)]|. Policies
-have two actions here, so that a policy is one number per state, p(s) = π(0|s); the
-maximum is searched for by small random moves, and everything else is exact.
+have two actions here, so that a policy is one number per state, p(s) = π(0|s). Small
+random moves search for the maximum; everything else is exact.
 """
+
+import math
 
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from tabular import (
     state_distribution,
 )
 
-import ppo_kl
+import ppo_clip
 
 GAMMAS = 0.5, 0.8, 0.95
 
@@ -49,7 +51,8 @@ def right_side(mdp, p, fixed_epsilon=False, penalty=1.0):
 
     def value(new_p):
         new = policy(new_p)
-        inside = ppo_kl.surrogate(torch.tensor(new / pi), torch.tensor(A)).numpy()
+        ratio = torch.tensor(new / pi)
+        inside = ppo_clip.clipped_surrogate(ratio, torch.tensor(A), math.inf).numpy()
         gain = (pi * inside).sum(axis=1)  # E_{a~π'}[A^π(s, a)] for each s
         epsilon = np.abs(A).max() if fixed_epsilon else np.abs(gain).max()
         C = np.sqrt(2) * gamma * epsilon / (1 - gamma) ** 2
@@ -59,7 +62,7 @@ def right_side(mdp, p, fixed_epsilon=False, penalty=1.0):
     return value
 
 
-def maximise(value, p, seed=0, tries=1500):
+def maximise(value, p, seed=0, tries=1200):
     """The best policy that a random search from p finds: moves that help are kept.
 
     A move that helps is followed by longer ones, one that doesn't by shorter ones.
@@ -73,16 +76,8 @@ def maximise(value, p, seed=0, tries=1500):
         if move_value > best_value:
             best, best_value, length = move, move_value, 2 * length
         else:
-            length *= 0.9
-            if length < 1e-12:
-                length = 0.1
+            length = 0.9 * length if length > 1e-12 else 0.1
     return best, best_value
-
-
-def kl_of_step(mdp, p, new_p):
-    """E_{s~d^π}[D_KL(π'‖π)[s]]."""
-    d = state_distribution(mdp, policy(p))
-    return d @ kl_per_state(policy(new_p), policy(p))
 
 
 def test_the_search_finds_a_maximum_that_is_known():
@@ -92,24 +87,22 @@ def test_the_search_finds_a_maximum_that_is_known():
     # one state: L and ε_A grow with |p' - p|, and the best p' is found on a fine grid
     mdp, p = random_mdp(np.random.default_rng(0), 1, 2, 0.9), np.array([0.4])
     right = right_side(mdp, p)
-    grid = max(right(np.array([x])) for x in np.linspace(1e-6, 1 - 1e-6, 10_001))
+    grid = max(right(np.array([x])) for x in np.linspace(1e-6, 1 - 1e-6, 2001))
     assert maximise(right, p)[1] == pytest.approx(grid, rel=1e-4) and grid > 0.001
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
-@pytest.mark.parametrize("seed", range(2))
-def test_C14_repeated_maximisation_never_makes_the_policy_worse(
-    seed, gamma, record_property
-):
-    mdp, p = start(seed, gamma)
-    J = [performance(mdp, policy(p))]
-    for k in range(8):
-        p, promised = maximise(right_side(mdp, p), p, seed=k)
-        J.append(performance(mdp, policy(p)))
-        assert promised > 0  # some improvement is always in reach,
-        assert J[-1] - J[-2] >= promised - 1e-12  # and at least what was promised comes
+def test_C14_repeated_maximisation_never_makes_the_policy_worse(gamma, record_property):
+    for seed in range(2):
+        mdp, p = start(seed, gamma)
+        J = [performance(mdp, policy(p))]
+        for k in range(5):
+            p, promised = maximise(right_side(mdp, p), p, seed=k)
+            J.append(performance(mdp, policy(p)))
+            assert promised > 0  # some improvement is always in reach,
+            assert J[-1] - J[-2] >= promised - 1e-12  # and what was promised comes
+        assert J[-1] > J[0]
     report(record_property, **{f"C14_J_with_gamma_{gamma}": np.round(J, 4).tolist()})
-    assert J[-1] > J[0]
 
 
 def test_C14_the_right_side_is_zero_at_the_old_policy_and_below_the_improvement():
@@ -125,10 +118,11 @@ def test_C14_the_step_that_is_allowed_is_tiny_when_gamma_is_near_1(record_proper
     medians = []
     for gamma in GAMMAS:
         kls = []
-        for seed in range(5):
+        for seed in range(3):
             mdp, p = start(seed, gamma)
-            new_p, _ = maximise(right_side(mdp, p), p, tries=3000)
-            kls.append(kl_of_step(mdp, p, new_p))
+            new_p, _ = maximise(right_side(mdp, p), p)
+            d = state_distribution(mdp, policy(p))
+            kls.append(d @ kl_per_state(policy(new_p), policy(p)))
         medians.append(float(np.median(kls)))
     figures = [float(f"{kl:.2g}") for kl in medians]
     report(record_property, C14_gammas=GAMMAS, C14_kl_of_first_step=figures)
@@ -149,25 +143,26 @@ def test_C14_with_one_constant_for_all_policies_no_step_is_left_from_gamma_half_
     assert promised > 0.01
 
 
-ONE_FOR_ALL = np.ones(3)  # a restricted class: the same p in every state
+# A restricted class of policies: the same p in every state.
+GRID = np.linspace(0.001, 0.999, 499)
 
 
-def best_of_class(value):
-    """The best p for all states together, of a fine grid."""
-    grid = np.linspace(0.001, 0.999, 999)
-    return max(grid, key=lambda p: value(p * ONE_FOR_ALL))
+def best_of_class(mdp, p, penalty=1.0):
+    """The p for all states together that maximises the right side, and its J."""
+    everywhere = np.ones(len(mdp.mu))
+    value = right_side(mdp, p * everywhere, penalty=penalty)
+    new_p = max(GRID, key=lambda x: value(x * everywhere))
+    return new_p, performance(mdp, policy(new_p * everywhere))
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_C14_holds_in_a_restricted_class_of_policies_too(seed):
-    rng = np.random.default_rng(seed)
-    mdp, p = random_mdp(rng, 3, 2, 0.5), 0.5
-    for _ in range(3):
-        new_p = best_of_class(right_side(mdp, p * ONE_FOR_ALL))
-        gain = performance(mdp, policy(new_p * ONE_FOR_ALL))
-        gain -= performance(mdp, policy(p * ONE_FOR_ALL))
-        assert gain >= -1e-12
-        p = new_p
+def test_C14_holds_in_a_restricted_class_of_policies_too():
+    for seed in range(5):
+        mdp, p = random_mdp(np.random.default_rng(seed), 3, 2, 0.5), GRID[249]
+        J = performance(mdp, policy(p * np.ones(3)))
+        for _ in range(3):
+            p, new_J = best_of_class(mdp, p)
+            assert new_J >= J - 1e-12
+            J = new_J
 
 
 def test_C14_without_the_penalty_the_maximum_of_L_can_make_the_policy_worse(
@@ -178,23 +173,11 @@ def test_C14_without_the_penalty_the_maximum_of_L_can_make_the_policy_worse(
     P = np.zeros((2, 2, 2))
     P[0, 0, 1] = P[0, 1, 0] = P[1, 0, 1] = P[1, 1, 0] = 1
     mdp = MDP(P, np.array([[1.0, 0.0], [-4.0, 0.0]]), np.array([1.0, 0.0]), 0.5)
-    both = np.ones(2)
     p = 0.05
-    J = performance(mdp, policy(p * both))
-    grid = np.linspace(0.001, 0.999, 999)
-
-    def best(penalty):
-        value = right_side(mdp, p * both, penalty=penalty)
-        new_p = max(grid, key=lambda x: value(x * both))
-        return new_p, performance(mdp, policy(new_p * both))
-
-    greedy_p, greedy_J = best(penalty=0.0)
-    safe_p, safe_J = best(penalty=1.0)
-    report(
-        record_property,
-        C14_J_before_after_max_L_and_after_max_of_right_side=np.round(
-            [J, greedy_J, safe_J], 3
-        ).tolist(),
-    )
+    J = performance(mdp, policy(p * np.ones(2)))
+    greedy_p, greedy_J = best_of_class(mdp, p, penalty=0.0)
+    safe_p, safe_J = best_of_class(mdp, p)
+    figures = np.round([J, greedy_J, safe_J], 3).tolist()
+    report(record_property, C14_J_before_and_without_and_with_the_penalty=figures)
     assert greedy_p > 0.99 and greedy_J < J - 1
     assert safe_J > J

@@ -8,13 +8,11 @@ At θ = θ_k the ratio is 1, the KL has no gradient, nothing is clipped, and the
 of both is the policy gradient. Away from θ_k a term of L^CLIP is flat, as a function of
 r, where r has left 1 ± ε in the direction that Â asks for, and nowhere else.
 
-The gradient away from θ_k is read from update() by two epochs: MoveTo makes the first
-step, to a given θ, and none after it; what remains is the second epoch's gradient.
+Gradients away from θ_k are those of update_at: the second epoch's of update().
 """
 
 import copy
 import math
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,10 +20,8 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 from tabular import (
-    MoveTo,
-    SoftmaxPolicy,
     Trajectory,
-    episodic_mdp,
+    episodic_problem,
     estimates,
     exact_args,
     kl_per_state,
@@ -33,8 +29,8 @@ from tabular import (
     make_rollout,
     mean,
     performance_gradient,
-    run_update,
     softmax,
+    update_at,
 )
 
 import actor_critic
@@ -52,16 +48,15 @@ EPSILON = 0.2
 @PPOS
 def test_C13_the_first_gradient_of_both_PPOs_is_on_average_the_gradient_of_J(script):
     # over all trajectories; V in multiples of 1/8, γ = 1 and λ = 1 make it exact
-    rng = np.random.default_rng(0)
-    mdp = episodic_mdp(rng, layers=3, width=2, actions=2)
-    logits, V = rng.normal(size=(6, 2)), rng.integers(-8, 9, size=6) / 8
+    mdp, logits = episodic_problem(0)
+    V = np.random.default_rng(0).integers(-8, 9, size=6) / 8
     args = exact_args(script, gae_lambda=1.0)
     gradient = mean(*estimates(script, args, mdp, logits, V))
     np.testing.assert_allclose(gradient, performance_gradient(mdp, logits), atol=1e-8)
 
 
 def real_batch(actions):
-    """A rollout of random numbers with every kind of row: 16 steps of 4 copies.
+    """A rollout of random numbers with every kind of row: 16 steps of 4 environments.
 
     Some episodes end, some by truncation, and the row after an end is not valid.
     """
@@ -77,12 +72,19 @@ def real_batch(actions):
     if actions == "continuous":
         taken = rng.normal(size=(*shape, 2)).astype(np.float32)
     fields = taken, rng.normal(size=shape), terminated, done, valid
-    return reinforce.Rollout(obs, *fields, episodes=[], steps=int(valid.sum()))
+    return reinforce.Rollout(obs, *fields, episodes=[], num_steps=int(valid.sum()))
 
 
-def keep(last, parameter):
-    """Its gradient into last: the next step, of the other network, clears it."""
-    last[parameter] = parameter.grad
+class Recorder(torch.optim.SGD):
+    """Takes no step, and keeps the first gradient that it is given."""
+
+    def __init__(self, network):
+        super().__init__(network.parameters(), lr=0.0)
+        self.network, self.first = network, None
+
+    def step(self):
+        if self.first is None:
+            self.first = [x.grad.clone().numpy() for x in self.network.parameters()]
 
 
 @pytest.mark.parametrize("actions", ["discrete", "continuous"])
@@ -98,59 +100,57 @@ def test_C13_the_first_gradient_of_both_PPOs_is_the_actor_critics_on_the_same_ba
     torch.manual_seed(0)
     policy = actor_critic.Policy(envs, [8], 1.0)
     critic = actor_critic.ValueFunction(envs, [8])
+    plain = {"gamma": 0.9, "gae_lambda": 0.8, "normalize_advantages": normalize}
     gradients = {}
     for script in actor_critic, ppo_kl, ppo_clip:
-        args = exact_args(script, gamma=0.9, gae_lambda=0.8)
-        args.normalize_advantages = normalize
-        mine, values = copy.deepcopy(policy), copy.deepcopy(critic)
-        parameters = [*mine.parameters(), *values.parameters()]
-        stay, last = torch.optim.SGD(parameters, lr=0.0), {}
-        for p in parameters:
-            p.register_post_accumulate_grad_hook(partial(keep, last))
+        args = exact_args(script, **plain)
+        args.advantage = "gae"  # for the actor-critic; the PPOs have nothing else
+        networks = copy.deepcopy(policy), copy.deepcopy(critic)
+        optimizers = [Recorder(network) for network in networks]
         beta = [1.0] if script is ppo_kl else []
-        script.update(args, mine, values, stay, real_batch(actions), *beta)
-        gradients[script] = [last[p].numpy() for p in parameters]
+        script.update(args, *networks, *optimizers, real_batch(actions), *beta)
+        gradients[script] = [*optimizers[0].first, *optimizers[1].first]
     assert max(np.abs(g).max() for g in gradients[actor_critic]) > 0.01
     for script in ppo_kl, ppo_clip:
         for theirs, reference in zip(gradients[script], gradients[actor_critic]):
             np.testing.assert_allclose(theirs, reference, atol=1e-6)
 
 
+# From here on λ = 0 and V = 0: Â_t is the reward r_t, exact in float32.
+TD = {"gae_lambda": 0.0}
+
+
 def walk(seed, steps=40):
-    """Three states and two actions in random order, and rewards; never an end."""
+    """A rollout of random steps that does not end, and its states, actions, rewards."""
     rng = np.random.default_rng(seed)
     states = rng.integers(3, size=steps + 1).tolist()
     actions = rng.integers(2, size=steps).tolist()
-    return Trajectory(states, actions, rng.integers(-16, 17, steps) / 8, False, 1.0)
+    rewards = rng.integers(-16, 17, steps) / 8
+    rollout = make_rollout([Trajectory(states, actions, rewards, False, 1.0)], 3)
+    return rollout, states[:-1], actions, rewards
 
 
-def update_at(script, old, new, tau, **changes):
-    """Gradient (S, A) of the script's objective at θ = new, and what update() logs.
-
-    Data is of π_k = old. λ = 0 and V = 0: Â_t is the reward r_t, exact in float32.
-    """
-    args = exact_args(script, gae_lambda=0.0, epochs=2, **changes)
-    policy = SoftmaxPolicy(old)
-    optimizer = MoveTo(policy.logits, SoftmaxPolicy(new).logits.detach())
-    values, rollout = np.zeros(3), make_rollout([tau], 3)
-    scalars = run_update(script, args, policy, optimizer, rollout, values)
-    return -policy.logits.grad.numpy()[:-1], scalars
+def two_logits(seed, distance):
+    rng = np.random.default_rng(seed)
+    old = rng.normal(size=(3, 2))
+    return old, old + distance * rng.normal(size=(3, 2))
 
 
 @PPOS
 def test_C13_at_theta_k_the_ratio_is_1_and_the_objective_the_mean_advantage(script):
-    old = np.random.default_rng(0).normal(size=(3, 2))
-    tau = walk(0)
-    _, scalars = update_at(script, old, old, tau, beta=10.0, clip_epsilon=EPSILON)
-    assert -scalars["train/policy_loss"] == pytest.approx(tau.rewards.mean(), abs=1e-12)
-    assert scalars["train/kl"] == 0
-    assert scalars.get("train/clip_fraction", 0) == 0
+    old, _ = two_logits(0, distance=1.0)
+    rollout, _, _, rewards = walk(0)
+    _, metrics = update_at(script, old, old, rollout, **TD)
+    assert -metrics["train/policy_loss"] == pytest.approx(rewards.mean(), abs=1e-12)
+    assert metrics["train/kl"] == 0
+    assert metrics.get("train/clip_fraction", 0) == 0
 
 
 def test_C13_the_penalty_has_no_gradient_at_theta_k_however_large_beta_is():
-    old, tau = np.random.default_rng(0).normal(size=(3, 2)), walk(0)
-    without, _ = update_at(ppo_kl, old, old, tau, beta=0.0)
-    with_penalty, _ = update_at(ppo_kl, old, old, tau, beta=1e4)
+    old, _ = two_logits(0, distance=1.0)
+    rollout, *_ = walk(0)
+    without, _ = update_at(ppo_kl, old, old, rollout, beta=0.0, **TD)
+    with_penalty, _ = update_at(ppo_kl, old, old, rollout, beta=1e4, **TD)
     assert np.abs(without).max() > 0.01
     np.testing.assert_allclose(with_penalty, without, atol=1e-8)
 
@@ -158,15 +158,13 @@ def test_C13_the_penalty_has_no_gradient_at_theta_k_however_large_beta_is():
 @pytest.mark.parametrize("beta", [0.0, 0.5, 10.0])
 def test_C13_away_from_theta_k_the_penalty_pulls_back(beta):
     # against finite differences of mean(r_t Â_t) - β D̄_KL, written out
-    rng = np.random.default_rng(1)
-    old, tau = rng.normal(size=(3, 2)), walk(1)
-    new = old + rng.normal(size=(3, 2))
-    s, a = tau.states[:-1], tau.actions
+    old, new = two_logits(1, distance=1.0)
+    rollout, s, a, rewards = walk(1)
 
     def objective(logits):
         ratio = softmax(logits)[s, a] / softmax(old)[s, a]
         kl = kl_per_state(softmax(old), softmax(logits))[s].mean()
-        return (ratio * tau.rewards).mean() - beta * kl
+        return (ratio * rewards).mean() - beta * kl
 
     expected = np.zeros((3, 2))
     for index in np.ndindex(3, 2):
@@ -174,9 +172,9 @@ def test_C13_away_from_theta_k_the_penalty_pulls_back(beta):
         change[index] = 1e-5
         rise, fall = objective(new + change), objective(new - change)
         expected[index] = (rise - fall) / 2e-5
-    gradient, scalars = update_at(ppo_kl, old, new, tau, beta=beta)
+    gradient, metrics = update_at(ppo_kl, old, new, rollout, beta=beta, **TD)
     np.testing.assert_allclose(gradient, expected, atol=1e-8)
-    assert -scalars["train/policy_loss"] == pytest.approx(objective(new), abs=1e-12)
+    assert -metrics["train/policy_loss"] == pytest.approx(objective(new), abs=1e-12)
 
 
 # C16: the figure. One row for each of its pieces: sign of A, r, value of the term for
@@ -237,7 +235,8 @@ def test_C16_the_clipped_term_is_never_above_the_unclipped_and_touches_it_at_1()
     for advantage in -2.0, -0.5, 0.5, 2.0:
         A = torch.full_like(ratio, advantage)
         clipped = ppo_clip.clipped_surrogate(ratio, A, EPSILON)
-        unclipped = ppo_kl.surrogate(ratio, A)
+        unclipped = ratio * A
+        assert torch.equal(ppo_clip.clipped_surrogate(ratio, A, math.inf), unclipped)
         assert (clipped <= unclipped).all()
         assert (clipped < unclipped).any()  # pessimistic far away from r = 1 ...
         near = (ratio - 1).abs() < EPSILON - 1e-6
@@ -245,34 +244,31 @@ def test_C16_the_clipped_term_is_never_above_the_unclipped_and_touches_it_at_1()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_C16_the_gradient_of_update_comes_only_from_steps_that_are_not_flat(
-    seed,
-):
-    rng = np.random.default_rng(seed)
-    old, tau = rng.normal(size=(3, 2)), walk(seed)
-    new = old + 0.7 * rng.normal(size=(3, 2))
+def test_C16_the_gradient_of_update_comes_only_from_steps_that_are_not_flat(seed):
+    old, new = two_logits(seed, distance=0.7)
+    rollout, states, actions, rewards = walk(seed)
     expected, flat, outside = np.zeros((3, 2)), 0, 0
-    for s, a, A in zip(tau.states, tau.actions, tau.rewards):
+    for s, a, A in zip(states, actions, rewards):
         r = softmax(new)[s, a] / softmax(old)[s, a]
         outside += abs(r - 1) > EPSILON
         if (A > 0 and r > 1 + EPSILON) or (A < 0 and r < 1 - EPSILON):
             flat += 1
         else:
             score = log_policy_gradient(softmax(new), s, a)
-            expected += r * A * score / len(tau.actions)
+            expected += r * A * score / len(actions)
     assert 0 < flat < outside  # all three kinds of step occur
-    gradient, scalars = update_at(ppo_clip, old, new, tau, clip_epsilon=EPSILON)
+    gradient, metrics = update_at(
+        ppo_clip, old, new, rollout, clip_epsilon=EPSILON, **TD
+    )
     np.testing.assert_allclose(gradient, expected, atol=1e-10)
-    share = outside / len(tau.actions)
-    assert scalars["train/clip_fraction"] == pytest.approx(share, abs=1e-6)
+    share = outside / len(actions)
+    assert metrics["train/clip_fraction"] == pytest.approx(share, abs=1e-6)
 
 
 def test_C16_with_epsilon_infinite_nothing_is_clipped():
-    rng = np.random.default_rng(5)
-    old, tau = rng.normal(size=(3, 2)), walk(5)
-    new = old + 2 * rng.normal(size=(3, 2))
-    unclipped, _ = update_at(ppo_clip, old, new, tau, clip_epsilon=math.inf)
-    plain, _ = update_at(ppo_kl, old, new, tau, beta=0.0)
+    (old, new), (rollout, *_) = two_logits(5, distance=2.0), walk(5)
+    unclipped, _ = update_at(ppo_clip, old, new, rollout, clip_epsilon=math.inf, **TD)
+    plain, _ = update_at(ppo_kl, old, new, rollout, beta=0.0, **TD)
     np.testing.assert_allclose(unclipped, plain, atol=1e-12)
 
 

@@ -1,0 +1,336 @@
+"""What both the tests of this folder and benchmarks/figures.py measure.
+
+C4: bias and variance of the blends between TD and Monte Carlo, exactly.
+C6: the KL divergence that ppo_kl.update logs after a given step.
+C7 and C20: a policy of one parameter that walks a corridor, and learns by the scripts'
+    own updates.
+C15: two policies that differ slightly, and the variance of their weights, exactly.
+C17 to C19: real runs on CartPole-v1.
+"""
+
+import copy
+import math
+from functools import cache
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from tabular import (
+    Trajectory,
+    action_values,
+    all_trajectories,
+    episodic_mdp,
+    make_rollout,
+    probabilities,
+    random_mdp,
+    random_policy,
+    softmax,
+    state_values,
+    transition_matrix,
+    update_at,
+    values_along,
+)
+from torch import nn
+from torch.distributions import Categorical, kl_divergence
+
+import actor_critic
+import ppo_clip
+import ppo_kl
+import vpg_baseline
+from common import generalized_advantages, n_step_returns, normalize
+
+# C4: 20 random problems of up to four steps, and a critic V that has learnt half of
+# V^π. Expectations are sums over all 340 trajectories of a problem.
+
+GAMMA, STATES = 0.9, 8
+N_STEPS = 1, 2, 3, math.inf  # 4 is ∞: no episode is longer
+LAMBDAS = 0.0, 0.25, 0.5, 0.75, 1.0
+
+
+@cache
+def problem(seed):
+    """A random problem, a policy π, all trajectories, and their probabilities."""
+    rng = np.random.default_rng(seed)
+    mdp = episodic_mdp(rng, layers=4, width=2, actions=2, gamma=GAMMA)
+    pi = random_policy(rng, STATES, 2)
+    trajectories = all_trajectories(mdp)
+    rollout = make_rollout(trajectories, STATES)
+    return mdp, pi, rollout, probabilities(trajectories, pi)
+
+
+def conditional_moments(rollout, p, advantage):
+    """P(s, a), and mean and variance of an Â (T, N) given s_t = s, a_t = a."""
+    t, i = np.nonzero(rollout.valid)
+    state_action = rollout.obs[t, i].argmax(axis=1), rollout.actions[t, i]
+    states = rollout.obs.shape[2] - 1
+    weight, first, second = np.zeros((3, states, 2))
+    np.add.at(weight, state_action, p[i])
+    np.add.at(first, state_action, p[i] * advantage[t, i])
+    average = first / weight
+    deviation = advantage[t, i] - average[state_action]
+    np.add.at(second, state_action, p[i] * deviation**2)
+    return weight / weight.sum(), average, second / weight
+
+
+def all_blends(rollout, V):
+    """Â (T, N) by the functions of common.py, for n of N_STEPS and λ of LAMBDAS."""
+    values = values_along(rollout, V)
+    data = rollout.rewards, values, rollout.terminated, rollout.done
+    blends = {}
+    for n in N_STEPS:
+        blends["n", n] = n_step_returns(*data, GAMMA, n) - values[:-1]
+    for lam in LAMBDAS:
+        blends["λ", lam] = generalized_advantages(*data, GAMMA, lam)
+    return blends
+
+
+@cache
+def moments_of_all_blends(seed, trust=0.5, noise=0.0):
+    """A problem, π, V = trust V^π + noise, and the moments of every blend's Â."""
+    mdp, pi, rollout, p = problem(seed)
+    V = trust * state_values(mdp, pi)
+    V = V + noise * np.random.default_rng(seed).normal(size=STATES)
+    moments = {
+        name: conditional_moments(rollout, p, blend)
+        for name, blend in all_blends(rollout, V).items()
+    }
+    return mdp, pi, V, moments
+
+
+def bias_and_variance(kind, settings, **critic):
+    """Squared bias and variance of every n or every λ, as (20 problems, settings) each.
+
+    Both are averages over the visited (s, a). The bias is that of R̂ = Â + V(s) against
+    Q^π(s, a).
+    """
+    biases, variances = np.empty((2, 20, len(settings)))
+    for seed in range(20):
+        mdp, pi, V, moments = moments_of_all_blends(seed, **critic)
+        for k, setting in enumerate(settings):
+            weight, average, variance = moments[kind, setting]
+            bias = average + V[:, None] - action_values(mdp, pi)
+            biases[seed, k] = (weight * bias**2).sum()
+            variances[seed, k] = (weight * variance).sum()
+    return biases, variances
+
+
+# C6
+
+
+def logged_kl(old, new, states=(0,)):
+    """D̄_KL as ppo_kl.update logs it when its step leads from logits old to new."""
+    steps = len(states)
+    walk = Trajectory([*states, states[-1]], [0] * steps, np.zeros(steps), False, 1.0)
+    _, metrics = update_at(ppo_kl, old, new, make_rollout([walk], len(old)))
+    return metrics["train/kl"]
+
+
+def sigmoid_logits(theta):
+    """Logits of π_θ(1) = σ(θ), π_θ(2) = 1 - σ(θ), for one state."""
+    return np.array([[theta, 0.0]])
+
+
+# C7 and C20: the corridor of Sutton and Barto's example 13.1, whose states look all
+# alike: three places in a row and the exit, and in the middle one left and right are
+# swapped. Every step costs 1. The policy has one parameter, π_θ(right) = σ(θ).
+
+HORIZON = 50
+SLOPE, TOP = -1.5, 0.35  # values of θ
+K = 100  # steps on a batch in PPO
+PLAIN = "--gamma 1 --max-grad-norm inf --no-normalize-advantages"
+WHOLE_BATCH = f"--gae-lambda 1 --epochs {K} --minibatch-size 1000000"
+FLAGS = {  # Â = G_t - V(s_t) in all of them
+    vpg_baseline: "--critic-epochs 1",
+    actor_critic: "--critic-epochs 1 --n-steps inf",
+    ppo_kl: WHOLE_BATCH,
+    ppo_clip: WHOLE_BATCH,
+}
+
+
+def sigmoid(theta):
+    return 1 / (1 + np.exp(-theta))
+
+
+def J(theta):
+    """Expected return of an episode, exactly: minus the probability to be inside."""
+    p = sigmoid(theta)
+    transitions = np.array([[1 - p, p, 0], [p, 0, 1 - p], [0, 1 - p, 0]])
+    inside, total = np.array([1.0, 0.0, 0.0]), 0.0
+    for _ in range(HORIZON):
+        total -= inside.sum()
+        inside = inside @ transitions
+    return total
+
+
+def walk_corridor(theta, m, rng, scale=1.0):
+    """A rollout of m whole trajectories; a step costs 1, or scale."""
+    actions = (rng.random((HORIZON, m)) < sigmoid(theta)).astype(int)  # 1 is right
+    place = np.zeros(m, dtype=int)
+    valid, done = np.zeros((2, HORIZON, m), dtype=bool)
+    for t in range(HORIZON):
+        valid[t] = place < 3
+        right = np.where(place == 1, actions[t] == 0, actions[t] == 1)
+        moved = np.maximum(place + np.where(right, 1, -1), 0)
+        place = np.where(valid[t], moved, place)
+        done[t] = place == 3
+    done[-1] = True  # the horizon is the end, as in the lecture's sums
+    obs = np.zeros((HORIZON + 1, m, 1), dtype=np.float32)
+    rewards = np.full((HORIZON, m), -scale)
+    fields = obs, actions, rewards, done, done, valid
+    return vpg_baseline.Rollout(*fields, episodes=[], num_steps=int(valid.sum()))
+
+
+class SigmoidPolicy(nn.Module):
+    """π_θ(right) = σ(θ)."""
+
+    def __init__(self, theta):
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor([theta]))
+
+    def distribution(self, obs):
+        logits = torch.cat([torch.zeros(1), self.theta])
+        return Categorical(logits=logits.expand(len(obs), 2), validate_args=False)
+
+
+class Constant(nn.Module):
+    """V(s), one number for all states."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(1))
+
+    def forward(self, obs):
+        return self.value.expand(len(obs))
+
+
+def learn(
+    script,
+    alpha,
+    seed,
+    iterations,
+    flags="",
+    optimizer=torch.optim.SGD,
+    theta=SLOPE,
+    m=128,
+    scale=1.0,
+):
+    """θ_0, θ_1, ... by the script's update with step size α on batches of m episodes.
+
+    V becomes the mean of the returns by one step of SGD with step size 0.5.
+    """
+    flags = f"{PLAIN} {FLAGS[script]} {flags} --num-envs {m} --total-steps 1e9"
+    args = script.parse_args(flags.split())
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    policy, critic = SigmoidPolicy(theta), Constant()
+    optimizer = optimizer(policy.parameters(), alpha)
+    critic_optimizer = torch.optim.SGD(critic.parameters(), 0.5)
+    beta = [args.beta] if script is ppo_kl else []
+    thetas = [theta]
+    for _ in range(iterations):
+        rollout = walk_corridor(thetas[-1], m, rng, scale)
+        metrics = script.update(
+            args, policy, critic, optimizer, critic_optimizer, rollout, *beta
+        )
+        if script is ppo_kl:
+            beta = [ppo_kl.adapt_beta(*beta, metrics["train/kl"], args.target_kl)]
+        thetas.append(policy.theta.item())
+    return np.array(thetas)
+
+
+def learning_curve(*run, **settings):
+    """J(θ_0), J(θ_1), ... of learn()."""
+    return np.array([J(theta) for theta in learn(*run, **settings)])
+
+
+# C15
+
+
+def close_policies(seed, difference=0.15):
+    """An MDP with three states, and two policies whose logits differ slightly."""
+    rng = np.random.default_rng(seed)
+    mdp = random_mdp(rng, 3, 2, 0.9)
+    logits = rng.normal(size=(3, 2))
+    return mdp, softmax(logits + difference * rng.normal(size=(3, 2))), softmax(logits)
+
+
+def weight_variances(mdp, pi, other, horizon):
+    """Variances under π' of two weights, for the horizons 1, 2, ...
+
+    The first is that of the product of all ratios so far. The mean of its square goes,
+    in a step from s to s', by the factor Σ_a π'(a|s) (π(a|s)/π'(a|s))² P(s'|s, a).
+    The second is that of the last ratio alone. Both weights have mean 1.
+    """
+    M = np.einsum("sa,sax->sx", pi**2 / other, mdp.P)
+    square, at_t, product, single = mdp.mu, mdp.mu, [], []
+    for _ in range(horizon):
+        single.append(at_t @ (pi**2 / other).sum(axis=1) - 1)
+        at_t = at_t @ transition_matrix(mdp, other)
+        square = square @ M
+        product.append(square.sum() - 1)
+    return np.array(product), np.array(single)
+
+
+# C17 to C19
+
+# more iterations in a short run than with the defaults
+SHORT = "--rollout-steps 128 --epochs 10 --learning-rate 1e-3 --gae-lambda 0.97"
+
+
+def updates(script, flags, run_dir, iterations=None):
+    """args, and for every update of a run: θ_k, θ_{k+1}, its batch, V, its metrics.
+
+    The run is the script's own train(); it is interrupted after so many iterations. V
+    has shape (T + 1, N) and is the critic's before the update.
+    """
+    args = script.parse_args([*flags.split(), "--run-dir", str(run_dir)])
+    seen, original = [], script.update
+
+    def watched(args, policy, value_function, *others):
+        if len(seen) == iterations:
+            raise KeyboardInterrupt
+        rollout = others[2]
+        with torch.no_grad():
+            values = value_function(torch.as_tensor(rollout.obs)).numpy()
+        before = copy.deepcopy(policy)
+        metrics = original(args, policy, value_function, *others)
+        seen.append((before, copy.deepcopy(policy), rollout, values, dict(metrics)))
+        return metrics
+
+    with patch.object(script, "update", watched):
+        script.train(args)
+    return args, seen
+
+
+def along_the_update(args, before, after, rollout, values, alphas):
+    """L_θk, L^CLIP and the KL at θ_k + α (θ_{k+1} - θ_k): three rows."""
+    data = rollout.rewards, values, rollout.terminated, rollout.done
+    advantages = generalized_advantages(*data, args.gamma, args.gae_lambda)
+    advantages = normalize(advantages, rollout.valid)[rollout.valid]
+    advantages = torch.as_tensor(advantages).float()
+    obs = torch.as_tensor(rollout.obs[:-1][rollout.valid])
+    actions = torch.as_tensor(rollout.actions[rollout.valid])
+    start = nn.utils.parameters_to_vector(before.parameters())
+    end = nn.utils.parameters_to_vector(after.parameters())
+    policy, rows = copy.deepcopy(before), []
+    with torch.no_grad():
+        old = before.distribution(obs)
+        for alpha in alphas:
+            theta = start + alpha * (end - start)
+            nn.utils.vector_to_parameters(theta, policy.parameters())
+            new = policy.distribution(obs)
+            ratio = (new.log_prob(actions) - old.log_prob(actions)).exp()
+            clipped, unclipped = (
+                ppo_clip.clipped_surrogate(ratio, advantages, epsilon).mean().item()
+                for epsilon in (args.clip_epsilon, math.inf)
+            )
+            rows.append((unclipped, clipped, kl_divergence(old, new).mean().item()))
+    return np.array(rows).T
+
+
+def return_after(steps, script, seed, run_dir, flags=""):
+    """Mean return of the last 20 training episodes of a run of so many steps."""
+    flags = f"--seed {seed} --total-steps {steps} {flags}"
+    args = script.parse_args([*flags.split(), "--run-dir", str(run_dir)])
+    _, history = script.train(args)
+    return np.mean([episode_return for _, episode_return in history[-20:]])
