@@ -17,16 +17,12 @@ import numpy as np
 import torch
 from tabular import (
     Trajectory,
-    action_values,
-    all_trajectories,
     episodic_mdp,
     make_rollout,
     probabilities,
     random_mdp,
     random_policy,
     softmax,
-    state_values,
-    transition_matrix,
     update_at,
     values_along,
 )
@@ -53,7 +49,7 @@ def problem(seed):
     rng = np.random.default_rng(seed)
     mdp = episodic_mdp(rng, layers=4, width=2, actions=2, gamma=GAMMA)
     pi = random_policy(rng, STATES, 2)
-    trajectories = all_trajectories(mdp)
+    trajectories = mdp.all_trajectories()
     rollout = make_rollout(trajectories, STATES)
     return mdp, pi, rollout, probabilities(trajectories, pi)
 
@@ -88,7 +84,7 @@ def all_blends(rollout, V):
 def moments_of_all_blends(seed, trust=0.5, noise=0.0):
     """A problem, π, V = trust V^π + noise, and the moments of every blend's Â."""
     mdp, pi, rollout, p = problem(seed)
-    V = trust * state_values(mdp, pi)
+    V = trust * mdp.state_values(pi)
     V = V + noise * np.random.default_rng(seed).normal(size=STATES)
     moments = {
         name: conditional_moments(rollout, p, blend)
@@ -108,7 +104,7 @@ def bias_and_variance(kind, settings, **critic):
         mdp, pi, V, moments = moments_of_all_blends(seed, **critic)
         for k, setting in enumerate(settings):
             weight, average, variance = moments[kind, setting]
-            bias = average + V[:, None] - action_values(mdp, pi)
+            bias = average + V[:, None] - mdp.action_values(pi)
             biases[seed, k] = (weight * bias**2).sum()
             variances[seed, k] = (weight * variance).sum()
     return biases, variances
@@ -265,7 +261,7 @@ def weight_variances(mdp, pi, other, horizon):
     square, at_t, product, single = mdp.mu, mdp.mu, [], []
     for _ in range(horizon):
         single.append(at_t @ (pi**2 / other).sum(axis=1) - 1)
-        at_t = at_t @ transition_matrix(mdp, other)
+        at_t = at_t @ mdp.transition_matrix(other)
         square = square @ M
         product.append(square.sum() - 1)
     return np.array(product), np.array(single)

@@ -14,6 +14,7 @@ tables, and a rollout made of given trajectories.
 
 import math
 from collections import namedtuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +25,87 @@ import ppo_kl
 import reinforce
 import vpg_baseline
 
-MDP = namedtuple("MDP", "P r mu gamma")
 Trajectory = namedtuple("Trajectory", "states actions rewards terminated dynamics")
+
+
+class MDP(NamedTuple):
+    """A problem, and what is true of a policy pi in it."""
+
+    P: np.ndarray
+    r: np.ndarray
+    mu: np.ndarray
+    gamma: float
+
+    def transition_matrix(self, pi):
+        """P^π(s'|s) = Σ_a π(a|s) P(s'|s, a), as (S, S)."""
+        return np.einsum("sa,sax->sx", pi, self.P)
+
+    def expected_rewards(self, pi):
+        """r^π(s) = Σ_a π(a|s) r(s, a)."""
+        return (pi * self.r).sum(axis=1)
+
+    def state_values(self, pi):
+        """V^π, the solution of V = r^π + γ P^π V."""
+        system = np.eye(len(pi)) - self.gamma * self.transition_matrix(pi)
+        return np.linalg.solve(system, self.expected_rewards(pi))
+
+    def action_values(self, pi):
+        """Q^π(s, a) = r(s, a) + γ Σ_s' P(s'|s, a) V^π(s')."""
+        return self.r + self.gamma * self.P @ self.state_values(pi)
+
+    def advantages(self, pi):
+        """A^π(s, a) = Q^π(s, a) - V^π(s)."""
+        return self.action_values(pi) - self.state_values(pi)[:, None]
+
+    def performance(self, pi):
+        """J(π) = E_{s_0~μ}[V^π(s_0)]."""
+        return self.mu @ self.state_values(pi)
+
+    def visits(self, pi):
+        """Σ_t γ^t P(s_t = s | π), the solution of n = μ + γ (P^π)ᵀ n."""
+        system = np.eye(len(pi)) - self.gamma * self.transition_matrix(pi).T
+        return np.linalg.solve(system, self.mu)
+
+    def state_distribution(self, pi):
+        """d^π(s) = (1-γ) Σ_t γ^t P(s_t = s | π), for an MDP that never ends."""
+        return (1 - self.gamma) * self.visits(pi)
+
+    def performance_gradient(self, logits, step=1e-5):
+        """∇_θ J of the softmax policy with these logits θ, by central differences."""
+        gradient = np.zeros_like(logits)
+        for index in np.ndindex(*logits.shape):
+            change = np.zeros_like(logits)
+            change[index] = step
+            rise = self.performance(softmax(logits + change))
+            fall = self.performance(softmax(logits - change))
+            gradient[index] = (rise - fall) / (2 * step)
+        return gradient
+
+    def all_trajectories(self, horizon=math.inf):
+        """Every possible trajectory, cut after horizon steps if it has not ended.
+
+        A trajectory holds its states s_0 ... s_T (s_T = S if it terminated), the
+        actions and rewards of its T steps, and in dynamics the factors of its
+        probability that are not the policy's, μ(s_0) Π P(s_{t+1}|s_t, a_t).
+        """
+        end = len(self.r)
+        found = []
+
+        def grow(states, actions, dynamics):
+            s, t = states[-1], len(actions)
+            if s == end or t == horizon:
+                rewards = self.r[states[:-1], actions]
+                found.append(Trajectory(states, actions, rewards, s == end, dynamics))
+                return
+            for a, row in enumerate(self.P[s]):
+                odds = np.append(row, 1 - row.sum())
+                for s_next in np.flatnonzero(odds > 1e-12):
+                    follow = states + [int(s_next)], actions + [a]
+                    grow(*follow, dynamics * odds[s_next])
+
+        for s in np.flatnonzero(self.mu):
+            grow([int(s)], [], self.mu[s])
+        return found
 
 
 def random_mdp(rng, states, actions, gamma):
@@ -76,63 +156,9 @@ def softmax(logits):
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def transition_matrix(mdp, pi):
-    """P^π(s'|s) = Σ_a π(a|s) P(s'|s, a), as (S, S)."""
-    return np.einsum("sa,sax->sx", pi, mdp.P)
-
-
-def expected_rewards(mdp, pi):
-    """r^π(s) = Σ_a π(a|s) r(s, a)."""
-    return (pi * mdp.r).sum(axis=1)
-
-
-def state_values(mdp, pi):
-    """V^π, the solution of V = r^π + γ P^π V."""
-    system = np.eye(len(pi)) - mdp.gamma * transition_matrix(mdp, pi)
-    return np.linalg.solve(system, expected_rewards(mdp, pi))
-
-
-def action_values(mdp, pi):
-    """Q^π(s, a) = r(s, a) + γ Σ_s' P(s'|s, a) V^π(s')."""
-    return mdp.r + mdp.gamma * mdp.P @ state_values(mdp, pi)
-
-
-def advantages(mdp, pi):
-    """A^π(s, a) = Q^π(s, a) - V^π(s)."""
-    return action_values(mdp, pi) - state_values(mdp, pi)[:, None]
-
-
-def performance(mdp, pi):
-    """J(π) = E_{s_0~μ}[V^π(s_0)]."""
-    return mdp.mu @ state_values(mdp, pi)
-
-
-def visits(mdp, pi):
-    """Σ_t γ^t P(s_t = s | π), the solution of n = μ + γ (P^π)ᵀ n."""
-    system = np.eye(len(pi)) - mdp.gamma * transition_matrix(mdp, pi).T
-    return np.linalg.solve(system, mdp.mu)
-
-
-def state_distribution(mdp, pi):
-    """d^π(s) = (1-γ) Σ_t γ^t P(s_t = s | π), for an MDP that never ends."""
-    return (1 - mdp.gamma) * visits(mdp, pi)
-
-
 def kl_per_state(p, q):
     """D_KL(p‖q)[s] = Σ_a p(a|s) log(p(a|s) / q(a|s)), as (S,)."""
     return (p * np.log(p / q)).sum(axis=1)
-
-
-def performance_gradient(mdp, logits, step=1e-5):
-    """∇_θ J of the softmax policy with these logits θ, by central differences."""
-    gradient = np.zeros_like(logits)
-    for index in np.ndindex(*logits.shape):
-        change = np.zeros_like(logits)
-        change[index] = step
-        rise = performance(mdp, softmax(logits + change))
-        fall = performance(mdp, softmax(logits - change))
-        gradient[index] = (rise - fall) / (2 * step)
-    return gradient
 
 
 def log_policy_gradient(pi, s, a):
@@ -141,33 +167,6 @@ def log_policy_gradient(pi, s, a):
     gradient[s] = -pi[s]
     gradient[s, a] += 1
     return gradient
-
-
-def all_trajectories(mdp, horizon=math.inf):
-    """Every possible trajectory, cut after horizon steps if it has not ended by then.
-
-    A trajectory holds its states s_0 ... s_T (s_T = S if it terminated), the actions
-    and rewards of its T steps, and in dynamics the factors of its probability that are
-    not the policy's, μ(s_0) Π P(s_{t+1}|s_t, a_t).
-    """
-    end = len(mdp.r)
-    found = []
-
-    def grow(states, actions, dynamics):
-        s, t = states[-1], len(actions)
-        if s == end or t == horizon:
-            rewards = mdp.r[states[:-1], actions]
-            found.append(Trajectory(states, actions, rewards, s == end, dynamics))
-            return
-        for a, row in enumerate(mdp.P[s]):
-            odds = np.append(row, 1 - row.sum())
-            for s_next in np.flatnonzero(odds > 1e-12):
-                follow = states + [int(s_next)], actions + [a]
-                grow(*follow, dynamics * odds[s_next])
-
-    for s in np.flatnonzero(mdp.mu):
-        grow([int(s)], [], mdp.mu[s])
-    return found
 
 
 def probabilities(trajectories, pi):
@@ -315,7 +314,7 @@ def estimates(script, args, mdp, logits, values=None):
     Shapes are (N,) and (N, S, A). ĝ is a sum over the steps of τ; the scripts that
     average over a batch's steps instead are multiplied by their number.
     """
-    trajectories = all_trajectories(mdp)
+    trajectories = mdp.all_trajectories()
     gradients = []
     for tau in trajectories:
         rollout = make_rollout([tau], len(logits))

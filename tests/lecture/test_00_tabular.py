@@ -11,28 +11,18 @@ from tabular import (
     MoveTo,
     SoftmaxPolicy,
     Trajectory,
-    action_values,
-    advantages,
-    all_trajectories,
     bandit,
     episodic_mdp,
-    expected_rewards,
     kl_per_state,
     log_policy_gradient,
     make_rollout,
     mean,
-    performance,
-    performance_gradient,
     probabilities,
     random_mdp,
     random_policy,
     softmax,
-    state_distribution,
-    state_values,
     total_variance,
-    transition_matrix,
     values_along,
-    visits,
 )
 
 
@@ -50,15 +40,15 @@ def corridor(gamma):
 
 def test_values_of_a_corridor_are_those_worked_out_by_hand():
     coin = np.full((2, 2), 0.5)  # two steps are needed on average to leave a state
-    np.testing.assert_allclose(state_values(corridor(1.0), coin), [-4, -2])
+    np.testing.assert_allclose(corridor(1.0).state_values(coin), [-4, -2])
     always_on = np.array([[1.0, 0.0], [1.0, 0.0]])
-    np.testing.assert_allclose(state_values(corridor(0.5), always_on), [-1.5, -1])
-    q = action_values(corridor(0.5), always_on)
+    np.testing.assert_allclose(corridor(0.5).state_values(always_on), [-1.5, -1])
+    q = corridor(0.5).action_values(always_on)
     np.testing.assert_allclose(q, [[-1.5, -1.75], [-1, -1.5]])
-    a = advantages(corridor(0.5), always_on)
+    a = corridor(0.5).advantages(always_on)
     np.testing.assert_allclose(a, [[0, -0.25], [0, -0.5]])
-    np.testing.assert_allclose(performance(corridor(0.5), always_on), -1.5)
-    np.testing.assert_allclose(visits(corridor(1.0), coin), [2, 2])
+    np.testing.assert_allclose(corridor(0.5).performance(always_on), -1.5)
+    np.testing.assert_allclose(corridor(1.0).visits(coin), [2, 2])
 
 
 def test_random_problems_are_made_of_distributions(rng):
@@ -83,20 +73,20 @@ def test_an_episodic_problem_goes_from_layer_to_layer_and_may_end_early(rng):
 
 def test_values_and_visits_equal_their_series(rng):
     mdp, pi = random_mdp(rng, 4, 3, 0.8), random_policy(rng, 4, 3)
-    P, r = transition_matrix(mdp, pi), expected_rewards(mdp, pi)
+    P, r = mdp.transition_matrix(pi), mdp.expected_rewards(pi)
     powers = [0.8**t * np.linalg.matrix_power(P, t) for t in range(200)]
-    V, Q, n = state_values(mdp, pi), action_values(mdp, pi), visits(mdp, pi)
+    V, Q, n = mdp.state_values(pi), mdp.action_values(pi), mdp.visits(pi)
     np.testing.assert_allclose(V, sum(powers) @ r, atol=1e-12)
     np.testing.assert_allclose(n, mdp.mu @ sum(powers), atol=1e-12)
     for s, a in np.ndindex(4, 3):
         after = sum(mdp.P[s, a, x] * V[x] for x in range(4))
         assert Q[s, a] == pytest.approx(mdp.r[s, a] + 0.8 * after, abs=1e-12)
-    assert performance(mdp, pi) == pytest.approx(n @ r, abs=1e-12)
-    np.testing.assert_allclose(state_distribution(mdp, pi).sum(), 1)
+    assert mdp.performance(pi) == pytest.approx(n @ r, abs=1e-12)
+    np.testing.assert_allclose(mdp.state_distribution(pi).sum(), 1)
 
 
 def test_trajectories_of_a_corridor_are_those_one_can_list():
-    found = all_trajectories(corridor(1.0), horizon=2)
+    found = corridor(1.0).all_trajectories(horizon=2)
     assert [(tau.states, tau.actions, tau.terminated) for tau in found] == [
         ([0, 1, 2], [0, 0], True),  # state 2 is the end
         ([0, 1, 1], [0, 1], False),
@@ -111,12 +101,12 @@ def test_trajectories_of_a_corridor_are_those_one_can_list():
 
 def test_trajectory_probabilities_sum_to_1_and_their_returns_average_to_J(rng):
     mdp = episodic_mdp(rng, layers=4, width=2, actions=2, gamma=0.9)
-    trajectories, pi = all_trajectories(mdp), random_policy(rng, 8, 2)
+    trajectories, pi = mdp.all_trajectories(), random_policy(rng, 8, 2)
     p = probabilities(trajectories, pi)
     assert p.sum() == pytest.approx(1, abs=1e-12)
     returns = [tau.rewards @ 0.9 ** np.arange(len(tau.rewards)) for tau in trajectories]
-    assert p @ returns == pytest.approx(performance(mdp, pi), abs=1e-12)
-    cut = all_trajectories(random_mdp(rng, 3, 2, 0.9), horizon=3)
+    assert p @ returns == pytest.approx(mdp.performance(pi), abs=1e-12)
+    cut = random_mdp(rng, 3, 2, 0.9).all_trajectories(horizon=3)
     assert len(cut) == 3 * (2 * 3) ** 3 and not any(tau.terminated for tau in cut)
     p = probabilities(cut, random_policy(rng, 3, 2))
     assert p.sum() == pytest.approx(1, abs=1e-12)
@@ -125,9 +115,9 @@ def test_trajectory_probabilities_sum_to_1_and_their_returns_average_to_J(rng):
 def test_the_performance_gradient_is_that_of_a_bandit_worked_out_by_hand():
     # J = Σ_a π_a r_a and ∂J/∂θ_a = π_a (r_a - J)
     problem, logits = bandit([1.0, 2.0, 5.0]), np.log([[0.5, 0.25, 0.25]])
-    assert performance(problem, softmax(logits)) == pytest.approx(2.25)
+    assert problem.performance(softmax(logits)) == pytest.approx(2.25)
     expected = [[0.5 * -1.25, 0.25 * -0.25, 0.25 * 2.75]]
-    gradient = performance_gradient(problem, logits)
+    gradient = problem.performance_gradient(logits)
     np.testing.assert_allclose(gradient, expected, atol=1e-9)
 
 

@@ -18,8 +18,6 @@ import torch
 from tabular import (
     SoftmaxPolicy,
     Trajectory,
-    action_values,
-    all_trajectories,
     bandit,
     episodic_problem,
     estimate,
@@ -28,13 +26,10 @@ from tabular import (
     log_policy_gradient,
     make_rollout,
     mean,
-    performance,
-    performance_gradient,
     report,
     run_update,
     softmax,
     total_variance,
-    visits,
 )
 
 import reinforce
@@ -64,7 +59,7 @@ def formula(tau, pi, weight):
 @pytest.mark.parametrize("weight", ["reward-to-go", "trajectory"])
 def test_C3_the_estimate_is_the_mean_over_trajectories_that_the_formula_says(weight):
     mdp, logits = episodic_problem(1)
-    trajectories = all_trajectories(mdp)[::5]  # some end early, some go all the way
+    trajectories = mdp.all_trajectories()[::5]  # some end early, some go all the way
     assert {len(tau.actions) for tau in trajectories} == {1, 2, 3}
     expected = [formula(tau, softmax(logits), weight) for tau in trajectories]
     for tau, g in zip(trajectories, expected):  # a batch of one trajectory
@@ -97,7 +92,7 @@ def test_C3_temporal_structure_keeps_the_mean_and_reduces_the_variance(record_pr
     ratios = []
     for seed in range(4):
         mdp, logits = episodic_problem(seed)
-        gradient = performance_gradient(mdp, logits)
+        gradient = mdp.performance_gradient(logits)
         assert np.abs(gradient).max() > 0.1
         p, total_return = estimates(reinforce, TRAJECTORY, mdp, logits)
         _, reward_to_go = estimates(reinforce, REWARD_TO_GO, mdp, logits)
@@ -132,10 +127,10 @@ def test_C3_with_a_discount_only_the_factor_gamma_to_the_t_is_missing():
     p, g = estimates(reinforce, exact_args(reinforce, gamma=0.5), mdp, logits)
     args = exact_args(reinforce, gamma=0.5, weight="trajectory")
     _, exact = estimates(reinforce, args, mdp, logits)
-    gradient = performance_gradient(mdp, logits)
+    gradient = mdp.performance_gradient(logits)
     np.testing.assert_allclose(mean(p, exact), gradient, atol=1e-8)
-    times_visited = visits(mdp._replace(gamma=1.0), pi)  # without γ^t
-    Q, without_factor = action_values(mdp, pi), np.zeros_like(pi)
+    times_visited = mdp._replace(gamma=1.0).visits(pi)  # without γ^t
+    Q, without_factor = mdp.action_values(pi), np.zeros_like(pi)
     for s, a in np.ndindex(*pi.shape):
         score = log_policy_gradient(pi, s, a)
         without_factor += times_visited[s] * pi[s, a] * score * Q[s, a]
@@ -150,11 +145,11 @@ def test_C21_quiz_1_statement_1_the_gradient_is_E_of_score_times_Q_is_true():
     for seed in range(3):
         mdp, logits = episodic_problem(seed, layers=2, actions=3)
         pi = softmax(logits)
-        Q, n = action_values(mdp, pi), visits(mdp, pi)
+        Q, n = mdp.action_values(pi), mdp.visits(pi)
         expectation = np.zeros_like(pi)  # E_π[∇ log π(s, a) Q^π(s, a)], over all steps
         for s, a in np.ndindex(*pi.shape):
             expectation += n[s] * pi[s, a] * log_policy_gradient(pi, s, a) * Q[s, a]
-        gradient, g = performance_gradient(mdp, logits), expected_gradient(mdp, logits)
+        gradient, g = mdp.performance_gradient(logits), expected_gradient(mdp, logits)
         np.testing.assert_allclose(expectation, gradient, atol=1e-8)
         np.testing.assert_allclose(expectation, g, atol=1e-8)
 
@@ -190,7 +185,7 @@ def test_C21_quiz_1_statement_3_higher_Q_gains_probability_on_average_is_true():
     # in every state the expected step moves probability so that the mean Q rises
     for seed in range(5):
         mdp, logits = episodic_problem(seed, layers=2, actions=3)
-        pi, Q = softmax(logits), action_values(mdp, softmax(logits))
+        pi, Q = softmax(logits), mdp.action_values(softmax(logits))
         stepped = softmax(logits + 1e-3 * expected_gradient(mdp, logits))
         assert (((stepped - pi) * Q).sum(axis=1) > 0).all()
 
@@ -228,7 +223,7 @@ def climb(theta, steps=40):
     """Gradient ascent on J, with the exact mean of reinforce.update's gradients."""
     policy = OneParameterPolicy(theta)
     stay = torch.optim.SGD(policy.parameters(), lr=0.0)
-    rollouts = [make_rollout([tau], 1) for tau in all_trajectories(HILLS)]
+    rollouts = [make_rollout([tau], 1) for tau in HILLS.all_trajectories()]
     for _ in range(steps):
         gradient = 0
         for rollout, p in zip(rollouts, policy.probabilities()[0]):
@@ -236,7 +231,7 @@ def climb(theta, steps=40):
             gradient -= p * policy.theta.grad
         with torch.no_grad():
             policy.theta += 0.2 * gradient
-    return policy.theta.item(), performance(HILLS, policy.probabilities()), gradient
+    return policy.theta.item(), HILLS.performance(policy.probabilities()), gradient
 
 
 def test_C21_quiz_1_statement_4_reaches_the_global_optimum_of_the_class_is_false(

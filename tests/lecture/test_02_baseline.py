@@ -14,7 +14,6 @@ nothing in the scripts' float32, and with them the mean is exact to 1e-8.
 
 import numpy as np
 from tabular import (
-    all_trajectories,
     episodic_problem,
     estimate,
     estimates,
@@ -22,11 +21,9 @@ from tabular import (
     log_policy_gradient,
     make_rollout,
     mean,
-    performance_gradient,
     probabilities,
     report,
     softmax,
-    state_values,
     total_variance,
 )
 
@@ -48,7 +45,7 @@ def variance(mdp, logits, baseline):
 def test_C1_score_times_baseline_has_mean_zero_at_every_time_step():
     mdp, logits = episodic_problem(0)
     pi = softmax(logits)
-    trajectories = all_trajectories(mdp)
+    trajectories = mdp.all_trajectories()
     weights = probabilities(trajectories, pi)
     for t in range(3):
         expectation, size = np.zeros_like(pi), 0.0
@@ -64,12 +61,12 @@ def test_C1_score_times_baseline_has_mean_zero_at_every_time_step():
 
 def test_C1_any_function_of_the_state_leaves_the_gradient_unbiased():
     mdp, logits = episodic_problem(0)
-    gradient = performance_gradient(mdp, logits)
+    gradient = mdp.performance_gradient(logits)
     baselines = {
         "none": np.zeros(6),
         "constant": np.full(6, 5.0),
         "random": np.random.default_rng(100).integers(-80, 80, size=6) / 8,
-        "near V": np.round(8 * state_values(mdp, softmax(logits))) / 8,
+        "near V": np.round(8 * mdp.state_values(softmax(logits))) / 8,
     }
     g = {}
     for name, b in baselines.items():
@@ -90,7 +87,7 @@ def test_C1_reinforce_subtracts_nothing():
     # A constant more in every return changes every estimate by as many scores. If the
     # mean of the batch, or of a time step, were subtracted, it would change nothing.
     mdp, logits = episodic_problem(3, layers=2)
-    pi, trajectories = softmax(logits), all_trajectories(mdp)
+    pi, trajectories = softmax(logits), mdp.all_trajectories()
     changes = []
     for tau in trajectories:
         final = np.zeros(len(tau.rewards))
@@ -115,7 +112,7 @@ def test_C1_reinforce_subtracts_nothing():
 def test_C1_each_step_is_compared_with_the_baseline_of_its_own_state():
     # and with the one from before the re-fit, which run_update makes a big one
     mdp, logits = episodic_problem(1)
-    pi, trajectories = softmax(logits), all_trajectories(mdp)[::5]
+    pi, trajectories = softmax(logits), mdp.all_trajectories()[::5]
     assert {len(tau.actions) for tau in trajectories} == {1, 2, 3}
     expected = np.zeros((len(trajectories), *pi.shape))
     for g, tau in zip(expected, trajectories):
@@ -133,13 +130,13 @@ def test_C1_a_baseline_that_has_seen_this_return_is_biased():
     # what would happen if b were fitted to a trajectory before it judges its actions:
     # the perfect fit b(s_t) = G_t leaves no gradient at all
     mdp, logits = episodic_problem(0)
-    for tau in all_trajectories(mdp)[::3]:
+    for tau in mdp.all_trajectories()[::3]:
         b = np.zeros(6)
         for t, s in enumerate(tau.states[:-1]):
             b[s] = sum(tau.rewards[t:])
         computed = estimate(vpg_baseline, ARGS, logits, make_rollout([tau], 6), b)
         np.testing.assert_allclose(computed, 0, atol=1e-12)
-    assert np.abs(performance_gradient(mdp, logits)).max() > 0.1
+    assert np.abs(mdp.performance_gradient(logits)).max() > 0.1
 
 
 # C2
@@ -151,7 +148,7 @@ def variance_ratios(shift):
     for seed in range(10):
         mdp, logits = episodic_problem(seed, layers=2)
         mdp = mdp._replace(r=mdp.r + shift)
-        V = state_values(mdp, softmax(logits))
+        V = mdp.state_values(softmax(logits))
         ratio = variance(mdp, logits, V) / variance(mdp, logits, np.zeros(4))
         ratios.append(ratio)
     return np.array(ratios)
@@ -188,7 +185,7 @@ def test_C2_the_further_from_the_expected_return_the_larger_the_variance(
     record_property,
 ):
     mdp, logits = episodic_problem(0, layers=2)
-    V = state_values(mdp, softmax(logits))
+    V = mdp.state_values(softmax(logits))
     offsets = 0, 1, 2, 4
     above = [variance(mdp, logits, V + k) for k in offsets]
     below = [variance(mdp, logits, V - k) for k in offsets]
@@ -225,6 +222,6 @@ def test_C2_the_best_baseline_is_near_the_expected_return_but_not_equal_to_it():
     pi = softmax(logits)
     lengths = np.array([((np.eye(2) - row) ** 2).sum(axis=1) for row in pi])
     best = (pi * lengths * mdp.r).sum(axis=1) / (pi * lengths).sum(axis=1)
-    V = state_values(mdp, pi)
+    V = mdp.state_values(pi)
     with_V = variance(mdp, logits, V)
     assert variance(mdp, logits, best) < with_V < variance(mdp, logits, V + 1)

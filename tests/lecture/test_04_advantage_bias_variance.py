@@ -28,9 +28,6 @@ from measured import (
     moments_of_all_blends,
 )
 from tabular import (
-    action_values,
-    advantages,
-    all_trajectories,
     episodic_problem,
     estimate,
     estimates,
@@ -38,13 +35,11 @@ from tabular import (
     log_policy_gradient,
     make_rollout,
     mean,
-    performance_gradient,
     probabilities,
     random_mdp,
     random_policy,
     report,
     softmax,
-    state_values,
     total_variance,
 )
 
@@ -65,7 +60,7 @@ def test_C4_with_the_true_V_every_blend_is_unbiased():
     for seed in range(3):
         mdp, pi, _, moments = moments_of_all_blends(seed, trust=1.0)
         for name, (_, average, _) in moments.items():
-            expected = advantages(mdp, pi)
+            expected = mdp.advantages(pi)
             np.testing.assert_allclose(average, expected, atol=1e-10, err_msg=name)
 
 
@@ -73,16 +68,16 @@ def test_C4_where_a_trajectory_is_cut_every_sum_bootstraps_even_the_infinite_one
     # three steps of a problem that never ends, as at a time limit or a batch's border
     rng = np.random.default_rng(0)
     mdp, pi = random_mdp(rng, 3, 2, GAMMA), random_policy(rng, 3, 2)
-    trajectories, V = all_trajectories(mdp, horizon=3), state_values(mdp, pi)
+    trajectories, V = mdp.all_trajectories(horizon=3), mdp.state_values(pi)
     rollout, p = make_rollout(trajectories, 3), probabilities(trajectories, pi)
     for name, blend in all_blends(rollout, V).items():  # the true V: no bias
         _, average, _ = conditional_moments(rollout, p, blend)
-        expected = advantages(mdp, pi)
+        expected = mdp.advantages(pi)
         np.testing.assert_allclose(average, expected, atol=1e-10, err_msg=name)
     wrong = V + rng.normal(size=3)  # R̂_0^(∞) has the error of V(s_3), times γ³
     state, action = np.array([(x.states[0], x.actions[0]) for x in trajectories]).T
     target = all_blends(rollout, wrong)["n", math.inf][0] + wrong[state]
-    expected = action_values(mdp, pi) + GAMMA**3 * ahead(mdp, pi, wrong - V, 3)
+    expected = mdp.action_values(pi) + GAMMA**3 * ahead(mdp, pi, wrong - V, 3)
     for s, a in np.ndindex(3, 2):
         here = (state == s) & (action == a)
         average = np.average(target[here], weights=p[here])
@@ -129,16 +124,16 @@ def test_C4_the_bias_is_the_critics_error_n_steps_on_discounted():
         mdp, pi, V, moments = moments_of_all_blends(seed, noise=1.0)
         for n in N_STEPS[:3]:
             _, average, _ = moments["n", n]
-            bias = average + V[:, None] - action_values(mdp, pi)
-            error = ahead(mdp, pi, V - state_values(mdp, pi), n)
+            bias = average + V[:, None] - mdp.action_values(pi)
+            error = ahead(mdp, pi, V - mdp.state_values(pi), n)
             np.testing.assert_allclose(bias, GAMMA**n * error, atol=1e-10)
 
 
 def test_C4_of_the_plain_advantage_only_a_baseline_is_left_at_infinity():
     mdp, pi, V, moments = moments_of_all_blends(0)
     _, average, _ = moments["n", math.inf]
-    wrong_by = average - advantages(mdp, pi)
-    same_for_all_actions = np.repeat((state_values(mdp, pi) - V)[:, None], 2, axis=1)
+    wrong_by = average - mdp.advantages(pi)
+    same_for_all_actions = np.repeat((mdp.state_values(pi) - V)[:, None], 2, axis=1)
     np.testing.assert_allclose(wrong_by, same_for_all_actions, atol=1e-10)
     assert np.abs(wrong_by).max() > 0.1
 
@@ -163,7 +158,7 @@ def test_C4_the_actor_critics_estimate_is_the_mean_score_times_the_advantage(n):
     mdp, logits = episodic_problem(0, gamma=0.5)
     V = np.random.default_rng(0).integers(-8, 9, size=6) / 8
     args = exact_args(actor_critic, gamma=0.5, n_steps=n)
-    for tau in all_trajectories(mdp)[::6]:
+    for tau in mdp.all_trajectories()[::6]:
         expected, T = np.zeros((6, 2)), len(tau.actions)
         for t, (s, a) in enumerate(zip(tau.states, tau.actions)):
             last = min(t + n, T)  # the first time that is not summed
@@ -180,8 +175,8 @@ def test_C4_the_actor_critics_gradient_has_the_same_bias_and_variance(record_pro
     # ĝ from actor_critic.update, for every trajectory; V in multiples of 1/8 and γ = 1,
     # so that its mean at n = ∞ is the exact gradient of J
     mdp, logits = episodic_problem(1)
-    V = np.round(4 * state_values(mdp, softmax(logits))) / 8  # about a half
-    gradient = performance_gradient(mdp, logits)
+    V = np.round(4 * mdp.state_values(softmax(logits))) / 8  # about a half
+    gradient = mdp.performance_gradient(logits)
     bias, variance = [], []
     for n in 1, 2, math.inf:
         args = exact_args(actor_critic, n_steps=n)
@@ -204,7 +199,7 @@ def test_C4_the_actor_critics_estimates_with_lambda_0_and_1_are_those_of_n_1_and
     for n, lam in (1, 0.0), (math.inf, 1.0):
         of_n = exact_args(actor_critic, n_steps=n)
         of_lambda = exact_args(actor_critic, advantage="gae", gae_lambda=lam)
-        for tau in all_trajectories(mdp)[::6]:
+        for tau in mdp.all_trajectories()[::6]:
             rollout = make_rollout([tau], 6)
             np.testing.assert_allclose(
                 estimate(actor_critic, of_lambda, logits, rollout, V),

@@ -18,25 +18,17 @@ import numpy as np
 import pytest
 import torch
 from tabular import (
-    advantages,
-    all_trajectories,
     episodic_mdp,
     episodic_problem,
-    expected_rewards,
     kl_per_state,
     make_rollout,
-    performance,
     probabilities,
     random_mdp,
     random_policy,
     report,
     softmax,
-    state_distribution,
-    state_values,
-    transition_matrix,
     update_at,
     values_along,
-    visits,
 )
 
 import common
@@ -55,7 +47,7 @@ def two_policies(seed, gamma=0.9):
 
 def discounted_sum(mdp, pi, f, steps=400):
     """E_{τ~π}[Σ_t γ^t f(s_t)] as the sum that it says, cut where γ^t is below 1e-18."""
-    P, at_t, total = transition_matrix(mdp, pi), mdp.mu, 0.0
+    P, at_t, total = mdp.transition_matrix(pi), mdp.mu, 0.0
     for t in range(steps):
         total += mdp.gamma**t * at_t @ f
         at_t = at_t @ P
@@ -70,33 +62,27 @@ def surrogate(new, old, A):
 
 def L(mdp, old, new):
     """L_π(π') in its first form."""
-    inside = old * surrogate(new, old, advantages(mdp, old))  # a ~ π
-    return state_distribution(mdp, old) @ inside.sum(axis=1) / (1 - mdp.gamma)
+    inside = old * surrogate(new, old, mdp.advantages(old))  # a ~ π
+    return mdp.state_distribution(old) @ inside.sum(axis=1) / (1 - mdp.gamma)
 
 
 # C9, first because C8's second form is about d^π
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_C9_the_discounted_future_state_distribution_is_a_distribution(seed):
+def test_C9_d_is_a_distribution_and_discounted_sums_are_expectations_under_it(seed):
     mdp, pi, _ = two_policies(seed)
-    d = state_distribution(mdp, pi)
+    d = mdp.state_distribution(pi)
     assert (d >= 0).all()
     assert d.sum() == pytest.approx(1, abs=1e-12)
     for s in range(4):  # its definition
         series = (1 - mdp.gamma) * discounted_sum(mdp, pi, np.eye(4)[s])
         assert d[s] == pytest.approx(series, abs=1e-10)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_C9_discounted_sums_along_trajectories_are_expectations_under_d(seed):
-    mdp, pi, _ = two_policies(seed)
-    d = state_distribution(mdp, pi)
-    for f in expected_rewards(mdp, pi), np.random.default_rng(seed).normal(size=4):
-        expectation = d @ f / (1 - mdp.gamma)
-        assert discounted_sum(mdp, pi, f) == pytest.approx(expectation, abs=1e-8)
-    reward = d @ expected_rewards(mdp, pi) / (1 - mdp.gamma)
-    assert performance(mdp, pi) == pytest.approx(reward, abs=1e-8)
+    f = np.random.default_rng(seed).normal(size=4)
+    expectation = d @ f / (1 - mdp.gamma)
+    assert discounted_sum(mdp, pi, f) == pytest.approx(expectation, abs=1e-8)
+    reward = d @ mdp.expected_rewards(pi) / (1 - mdp.gamma)
+    assert mdp.performance(pi) == pytest.approx(reward, abs=1e-8)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 0.75, 1.0])
@@ -104,10 +90,10 @@ def test_C9_the_mean_return_is_an_expectation_under_d(gamma):
     # by the function that computes returns, over all trajectories of a problem that
     # ends: there Σ_t γ^t P(s_t = s), d^π / (1-γ) for γ < 1, is finite for γ = 1 too
     mdp, logits = episodic_problem(0, layers=4, gamma=gamma)
-    pi, trajectories = softmax(logits), all_trajectories(mdp)
+    pi, trajectories = softmax(logits), mdp.all_trajectories()
     rollout = make_rollout(trajectories, 8)
     returns = common.rewards_to_go(rollout.rewards, rollout.done, gamma)
-    expectation = visits(mdp, pi) @ expected_rewards(mdp, pi)
+    expectation = mdp.visits(pi) @ mdp.expected_rewards(pi)
     assert abs(expectation) > 0.01
     mean = probabilities(trajectories, pi) @ returns[0]
     assert mean == pytest.approx(expectation, abs=1e-10)
@@ -119,10 +105,10 @@ def test_C9_the_mean_return_is_an_expectation_under_d(gamma):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_C8_the_performance_difference_lemma_holds_in_both_forms(seed):
     mdp, pi, new = two_policies(seed)
-    difference = performance(mdp, new) - performance(mdp, pi)
-    A = (new * advantages(mdp, pi)).sum(axis=1)  # E_{a~π'}[A^π(s, a)] for each s
+    difference = mdp.performance(new) - mdp.performance(pi)
+    A = (new * mdp.advantages(pi)).sum(axis=1)  # E_{a~π'}[A^π(s, a)] for each s
     form_1 = discounted_sum(mdp, new, A)
-    form_2 = state_distribution(mdp, new) @ A / (1 - mdp.gamma)
+    form_2 = mdp.state_distribution(new) @ A / (1 - mdp.gamma)
     assert abs(difference) > 1e-3
     assert form_1 == pytest.approx(difference, abs=1e-8)
     assert form_2 == pytest.approx(difference, abs=1e-8)
@@ -134,8 +120,8 @@ def test_C8_the_lemma_holds_summed_over_all_trajectories():
         rng = np.random.default_rng(seed)
         mdp = episodic_mdp(rng, layers=4, width=2, actions=2, gamma=0.75)
         pi, new = random_policy(rng, 8, 2), random_policy(rng, 8, 2)
-        difference = performance(mdp, new) - performance(mdp, pi)
-        trajectories, A = all_trajectories(mdp), advantages(mdp, pi)
+        difference = mdp.performance(new) - mdp.performance(pi)
+        trajectories, A = mdp.all_trajectories(), mdp.advantages(pi)
         p = probabilities(trajectories, new)
         sums = [
             A[x.states[:-1], x.actions] @ 0.75 ** np.arange(len(x.actions))
@@ -143,7 +129,7 @@ def test_C8_the_lemma_holds_summed_over_all_trajectories():
         ]
         assert p @ sums == pytest.approx(difference, abs=1e-10)
         rollout = make_rollout(trajectories, 8)
-        values = values_along(rollout, state_values(mdp, pi))
+        values = values_along(rollout, mdp.state_values(pi))
         data = rollout.rewards, values, rollout.terminated, rollout.done
         estimated = common.generalized_advantages(*data, 0.75, 1.0)[0]
         assert p @ estimated == pytest.approx(difference, abs=1e-10)
@@ -153,30 +139,24 @@ def test_C8_a_policy_that_is_greedy_in_the_advantages_is_better():
     # what the lemma is good for: E_{a~π'}[A^π] >= 0 everywhere makes J(π') >= J(π)
     for seed in SEEDS:
         mdp, pi, _ = two_policies(seed)
-        greedy = np.eye(3)[advantages(mdp, pi).argmax(axis=1)]
-        assert performance(mdp, greedy) > performance(mdp, pi)
+        greedy = np.eye(3)[mdp.advantages(pi).argmax(axis=1)]
+        assert mdp.performance(greedy) > mdp.performance(pi)
 
 
 # C10
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_C10_the_ratio_rewrites_actions_of_the_new_policy_as_actions_of_the_old(seed):
+def test_C10_L_is_the_difference_with_actions_rewritten_and_states_of_the_old(seed):
     mdp, pi, new = two_policies(seed)
-    A, d_new = advantages(mdp, pi), state_distribution(mdp, new)
-    rewritten = d_new @ (pi * surrogate(new, pi, A)).sum(axis=1) / (1 - mdp.gamma)
-    difference = performance(mdp, new) - performance(mdp, pi)
-    assert rewritten == pytest.approx(difference, abs=1e-8)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_C10_both_forms_of_L_are_equal_and_it_is_zero_at_the_old_policy(seed):
-    mdp, pi, new = two_policies(seed)
-    inside = (pi * surrogate(new, pi, advantages(mdp, pi))).sum(axis=1)
+    inside = (pi * surrogate(new, pi, mdp.advantages(pi))).sum(axis=1)  # a ~ π
+    difference = mdp.performance(new) - mdp.performance(pi)
+    rewritten = mdp.state_distribution(new) @ inside / (1 - mdp.gamma)
+    assert rewritten == pytest.approx(difference, abs=1e-8)  # with s ~ d^π' it is exact
+    # the second form of L, and L at the old policy
     assert discounted_sum(mdp, pi, inside) == pytest.approx(L(mdp, pi, new), abs=1e-8)
     assert L(mdp, pi, pi) == pytest.approx(0, abs=1e-10)
-    difference = performance(mdp, new) - performance(mdp, pi)
-    assert abs(L(mdp, pi, new) - difference) > 1e-3  # it is an approximation: d^π
+    assert abs(L(mdp, pi, new) - difference) > 1e-3  # with s ~ d^π it is not
 
 
 @pytest.mark.parametrize(
@@ -187,14 +167,14 @@ def test_C10_the_objective_of_both_PPOs_is_L(script, bare):
     # over the steps of r_t Â_t. γ = 1, Â with V^π and λ = 1; float32 rounds Â: 1e-6.
     mdp, old = episodic_problem(1)
     new = np.random.default_rng(1).normal(size=(6, 2))
-    V, trajectories = state_values(mdp, softmax(old)), all_trajectories(mdp)
+    V, trajectories = mdp.state_values(softmax(old)), mdp.all_trajectories()
     total = 0.0
     for tau, p in zip(trajectories, probabilities(trajectories, softmax(old))):
         rollout = make_rollout([tau], 6)
         _, metrics = update_at(script, old, new, rollout, V, gae_lambda=1.0, **bare)
         total += p * len(tau.actions) * -metrics["train/policy_loss"]
-    ratio_times_A = (softmax(new) * advantages(mdp, softmax(old))).sum(axis=1)
-    expected = visits(mdp, softmax(old)) @ ratio_times_A
+    ratio_times_A = (softmax(new) * mdp.advantages(softmax(old))).sum(axis=1)
+    expected = mdp.visits(softmax(old)) @ ratio_times_A
     assert abs(expected) > 0.1
     assert total == pytest.approx(expected, abs=1e-6)
 
@@ -205,10 +185,10 @@ def test_C10_the_objective_of_both_PPOs_is_L(script, bare):
 def error_and_bound(mdp, pi, new):
     """Both sides of (3)."""
     gamma = mdp.gamma
-    epsilon = np.abs((new * advantages(mdp, pi)).sum(axis=1)).max()
+    epsilon = np.abs((new * mdp.advantages(pi)).sum(axis=1)).max()
     C = np.sqrt(2) * gamma * epsilon / (1 - gamma) ** 2
-    kl = state_distribution(mdp, pi) @ kl_per_state(new, pi)
-    difference = performance(mdp, new) - performance(mdp, pi)
+    kl = mdp.state_distribution(pi) @ kl_per_state(new, pi)
+    difference = mdp.performance(new) - mdp.performance(pi)
     return abs(difference - L(mdp, pi, new)), C * np.sqrt(kl)
 
 
@@ -255,5 +235,5 @@ def test_C11_the_error_is_zero_where_the_states_do_not_depend_on_the_actions():
     # d^π' = d^π was the approximation; here it is exact, and L is the whole difference
     mdp, pi, new = two_policies(0)
     mdp = mdp._replace(P=np.repeat(mdp.P[:, :1], 3, axis=1))
-    difference = performance(mdp, new) - performance(mdp, pi)
+    difference = mdp.performance(new) - mdp.performance(pi)
     assert L(mdp, pi, new) == pytest.approx(difference, abs=1e-10)

@@ -18,12 +18,9 @@ import pytest
 import torch
 from tabular import (
     MDP,
-    advantages,
     kl_per_state,
-    performance,
     random_mdp,
     report,
-    state_distribution,
 )
 
 import ppo_clip
@@ -47,7 +44,7 @@ def right_side(mdp, p, fixed_epsilon=False, penalty=1.0):
     With fixed_epsilon, ε is max |A^π|, which no π' can exceed: then C is one constant.
     """
     pi, gamma = policy(p), mdp.gamma
-    A, d = advantages(mdp, pi), state_distribution(mdp, pi)
+    A, d = mdp.advantages(pi), mdp.state_distribution(pi)
 
     def value(new_p):
         new = policy(new_p)
@@ -95,10 +92,10 @@ def test_the_search_finds_a_maximum_that_is_known():
 def test_C14_repeated_maximisation_never_makes_the_policy_worse(gamma, record_property):
     for seed in range(2):
         mdp, p = start(seed, gamma)
-        J = [performance(mdp, policy(p))]
+        J = [mdp.performance(policy(p))]
         for k in range(5):
             p, promised = maximise(right_side(mdp, p), p, seed=k)
-            J.append(performance(mdp, policy(p)))
+            J.append(mdp.performance(policy(p)))
             assert promised > 0  # some improvement is always in reach,
             assert J[-1] - J[-2] >= promised - 1e-12  # and what was promised comes
         assert J[-1] > J[0]
@@ -108,10 +105,10 @@ def test_C14_repeated_maximisation_never_makes_the_policy_worse(gamma, record_pr
 def test_C14_the_right_side_is_zero_at_the_old_policy_and_below_the_improvement():
     for seed in range(20):
         mdp, p = start(seed, 0.7)
-        value, J = right_side(mdp, p), performance(mdp, policy(p))
+        value, J = right_side(mdp, p), mdp.performance(policy(p))
         assert value(p) == pytest.approx(0, abs=1e-12)
         for new_p in np.random.default_rng(seed).uniform(0.01, 0.99, size=(20, 3)):
-            assert value(new_p) <= performance(mdp, policy(new_p)) - J + 1e-12
+            assert value(new_p) <= mdp.performance(policy(new_p)) - J + 1e-12
 
 
 def test_C14_the_step_that_is_allowed_is_tiny_when_gamma_is_near_1(record_property):
@@ -121,7 +118,7 @@ def test_C14_the_step_that_is_allowed_is_tiny_when_gamma_is_near_1(record_proper
         for seed in range(3):
             mdp, p = start(seed, gamma)
             new_p, _ = maximise(right_side(mdp, p), p)
-            d = state_distribution(mdp, policy(p))
+            d = mdp.state_distribution(policy(p))
             kls.append(d @ kl_per_state(policy(new_p), policy(p)))
         medians.append(float(np.median(kls)))
     figures = [float(f"{kl:.2g}") for kl in medians]
@@ -152,13 +149,13 @@ def best_of_class(mdp, p, penalty=1.0):
     everywhere = np.ones(len(mdp.mu))
     value = right_side(mdp, p * everywhere, penalty=penalty)
     new_p = max(GRID, key=lambda x: value(x * everywhere))
-    return new_p, performance(mdp, policy(new_p * everywhere))
+    return new_p, mdp.performance(policy(new_p * everywhere))
 
 
 def test_C14_holds_in_a_restricted_class_of_policies_too():
     for seed in range(5):
         mdp, p = random_mdp(np.random.default_rng(seed), 3, 2, 0.5), GRID[249]
-        J = performance(mdp, policy(p * np.ones(3)))
+        J = mdp.performance(policy(p * np.ones(3)))
         for _ in range(3):
             p, new_J = best_of_class(mdp, p)
             assert new_J >= J - 1e-12
@@ -174,7 +171,7 @@ def test_C14_without_the_penalty_the_maximum_of_L_can_make_the_policy_worse(
     P[0, 0, 1] = P[0, 1, 0] = P[1, 0, 1] = P[1, 1, 0] = 1
     mdp = MDP(P, np.array([[1.0, 0.0], [-4.0, 0.0]]), np.array([1.0, 0.0]), 0.5)
     p = 0.05
-    J = performance(mdp, policy(p * np.ones(2)))
+    J = mdp.performance(policy(p * np.ones(2)))
     greedy_p, greedy_J = best_of_class(mdp, p, penalty=0.0)
     safe_p, safe_J = best_of_class(mdp, p)
     figures = np.round([J, greedy_J, safe_J], 3).tolist()

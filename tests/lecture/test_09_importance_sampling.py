@@ -17,12 +17,9 @@ import torch
 from measured import close_policies, weight_variances
 from tabular import (
     Trajectory,
-    advantages,
-    all_trajectories,
     episodic_problem,
     log_policy_gradient,
     make_rollout,
-    performance_gradient,
     probabilities,
     report,
     softmax,
@@ -79,7 +76,7 @@ def test_C15_the_ratio_of_trajectory_probabilities_is_the_product_of_the_policie
     seed,
 ):
     mdp, pi, other = close_policies(seed)
-    trajectories = all_trajectories(mdp, horizon=3)
+    trajectories = mdp.all_trajectories(horizon=3)
     ratio = probabilities(trajectories, pi) / probabilities(trajectories, other)
     for i, tau in enumerate(trajectories):
         product = 1.0
@@ -93,7 +90,7 @@ def test_C15_data_of_another_policy_gives_the_policy_gradient_exactly(seed):
     # ∇J(θ) = E_{τ~θ'}[Σ_t P(τ_t|θ)/P(τ_t|θ') γ^t ∇ log π_θ(a_t|s_t) A^θ(s_t, a_t)]
     mdp, logits = episodic_problem(seed, gamma=0.75)
     pi, other = softmax(logits), softmax(episodic_problem(100 + seed)[1])
-    A, trajectories = advantages(mdp, pi), all_trajectories(mdp)
+    A, trajectories = mdp.advantages(pi), mdp.all_trajectories()
     g = np.zeros_like(pi)
     for tau, probability in zip(trajectories, probabilities(trajectories, other)):
         weight = 1.0
@@ -101,7 +98,7 @@ def test_C15_data_of_another_policy_gives_the_policy_gradient_exactly(seed):
             weight *= pi[s, a] / other[s, a]
             score = log_policy_gradient(pi, s, a)
             g += probability * weight * mdp.gamma**t * score * A[s, a]
-    np.testing.assert_allclose(g, performance_gradient(mdp, logits), atol=1e-8)
+    np.testing.assert_allclose(g, mdp.performance_gradient(logits), atol=1e-8)
 
 
 def test_C15_the_variance_of_a_whole_trajectorys_weight_grows_exponentially(
@@ -112,7 +109,7 @@ def test_C15_the_variance_of_a_whole_trajectorys_weight_grows_exponentially(
     variance, single = weight_variances(mdp, pi, other, 1000)
     # the same by enumeration, as long as that is possible
     for T in 1, 2, 3:
-        trajectories = all_trajectories(mdp, horizon=T)
+        trajectories = mdp.all_trajectories(horizon=T)
         p, q = probabilities(trajectories, pi), probabilities(trajectories, other)
         assert q @ (p / q) == pytest.approx(1, abs=1e-12)
         by_enumeration = q @ (p / q - 1) ** 2

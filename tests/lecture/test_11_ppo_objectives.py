@@ -28,7 +28,6 @@ from tabular import (
     log_policy_gradient,
     make_rollout,
     mean,
-    performance_gradient,
     softmax,
     update_at,
 )
@@ -52,7 +51,7 @@ def test_C13_the_first_gradient_of_both_PPOs_is_on_average_the_gradient_of_J(scr
     V = np.random.default_rng(0).integers(-8, 9, size=6) / 8
     args = exact_args(script, gae_lambda=1.0)
     gradient = mean(*estimates(script, args, mdp, logits, V))
-    np.testing.assert_allclose(gradient, performance_gradient(mdp, logits), atol=1e-8)
+    np.testing.assert_allclose(gradient, mdp.performance_gradient(logits), atol=1e-8)
 
 
 def real_batch(actions):
@@ -183,8 +182,7 @@ def test_C13_away_from_theta_k_the_penalty_pulls_back(beta):
 FIGURE = [
     # A > 0: the line r up to 1 + ε, then flat
     (+1, 0.0, 0.0, 1),
-    (+1, 0.5, 0.5, 1),  # below 1 - ε: not flat, so that a mistake can be made good
-    (+1, 0.79, 0.79, 1),
+    (+1, 0.79, 0.79, 1),  # below 1 - ε: not flat, so that a mistake can be made good
     (+1, 0.81, 0.81, 1),
     (+1, 1.0, 1.0, 1),
     (+1, 1.19, 1.19, 1),
@@ -192,13 +190,15 @@ FIGURE = [
     (+1, 2.0, 1.2, 0),
     # A < 0: flat up to 1 - ε, then the line -r
     (-1, 0.0, -0.8, 0),
-    (-1, 0.5, -0.8, 0),
     (-1, 0.79, -0.8, 0),
     (-1, 0.81, -0.81, -1),
     (-1, 1.0, -1.0, -1),
     (-1, 1.19, -1.19, -1),
     (-1, 1.21, -1.21, -1),  # above 1 + ε: not flat
     (-1, 2.0, -2.0, -1),
+    # A = 0: a flat line
+    (0, 0.5, 0, 0),
+    (0, 1.5, 0, 0),
 ]
 
 
@@ -218,29 +218,16 @@ def test_C16_the_clip_figure_piece_by_piece(sign, ratio, value, slope):
         assert term(ratio, sign * size) == expected
 
 
-@pytest.mark.parametrize(("ratio", "value"), [(0.8, 0.8), (1.2, 1.2)])
-def test_C16_the_figure_has_no_jump_at_its_corners(ratio, value):
-    for sign in +1, -1:
-        for r in ratio - 1e-9, ratio, ratio + 1e-9:
-            assert term(r, float(sign))[0] == pytest.approx(sign * value, abs=1e-8)
-
-
-def test_C16_an_advantage_of_zero_gives_a_flat_line():
-    for ratio in 0.5, 1.0, 1.5:
-        assert term(ratio, 0.0) == (0, 0)
-
-
-def test_C16_the_clipped_term_is_never_above_the_unclipped_and_touches_it_at_1():
-    ratio = torch.linspace(0, 3, 301, dtype=torch.float64)
+def test_C16_the_clipped_term_is_continuous_and_never_above_the_unclipped():
+    ratio = torch.linspace(0, 3, 30_001, dtype=torch.float64)
     for advantage in -2.0, -0.5, 0.5, 2.0:
         A = torch.full_like(ratio, advantage)
         clipped = ppo_clip.clipped_surrogate(ratio, A, EPSILON)
-        unclipped = ratio * A
-        assert torch.equal(ppo_clip.clipped_surrogate(ratio, A, math.inf), unclipped)
-        assert (clipped <= unclipped).all()
-        assert (clipped < unclipped).any()  # pessimistic far away from r = 1 ...
+        assert clipped.diff().abs().max() < 2.001e-4  # the figure has no jump
+        assert (clipped <= ratio * A).all()
+        assert (clipped < ratio * A).any()  # pessimistic far away from r = 1 ...
         near = (ratio - 1).abs() < EPSILON - 1e-6
-        assert torch.equal(clipped[near], unclipped[near])  # ... and the same near it
+        assert torch.equal(clipped[near], (ratio * A)[near])  # ... and equal near it
 
 
 @pytest.mark.parametrize("seed", range(3))
