@@ -449,11 +449,11 @@ def number(kind, low, high=math.inf):
 
     def convert(text):
         value = float(text)
-        if not low <= value <= high or (kind is int and not value.is_integer()):
+        if not low <= value <= high or (kind is int and value % 1 > 0):
             raise argparse.ArgumentTypeError(
                 f"must be {kind.__name__}, {low} to {high}"
             )
-        return kind(value)
+        return value if math.isinf(value) else kind(value)
 
     convert.__name__ = kind.__name__  # for argparse's message
     return convert
@@ -469,20 +469,20 @@ def parse_args(argv=None):
     formatter = argparse.ArgumentDefaultsHelpFormatter
     parser = argparse.ArgumentParser(description=ALGORITHM, formatter_class=formatter)
     flag = parser.add_argument
-    count, positive, fraction = number(int, 1), number(float, 0), number(float, 0, 1)
+    count, weight, fraction = number(int, 1, 1e9), number(float, 0), number(float, 0, 1)
     switch = argparse.BooleanOptionalAction  # --name and --no-name
     estimators = ["n-step", "gae"]
     flag("--advantage", choices=estimators, default="n-step", help="gae blends all n")
-    flag("--n-steps", type=number(float, 1), default=5, help="1 is TD; inf: all steps")
+    flag("--n-steps", type=number(int, 1), default=5, help="1 is TD; inf has no limit")
     flag("--gae-lambda", type=fraction, default=0.95, help="blend of all n; 0 is TD")
     flag("--rollout-steps", type=number(int, 2), default=32, help="per environment")
     flag("--critic-epochs", type=count, default=10, help="passes over each batch")
     flag("--normalize-advantages", action=switch, default=True, help="to mean 0, std 1")
     flag("--gamma", type=fraction, default=0.99, help="discount factor")
-    flag("--learning-rate", type=positive, default=2.5e-3, help="initial step size")
+    flag("--learning-rate", type=weight, default=2.5e-3, help="initial step size")
     flag("--anneal-learning-rate", action=switch, default=True, help="let it fall to 0")
-    flag("--max-grad-norm", type=positive, default=0.5, help="largest gradient norm")
-    flag("--entropy-coefficient", type=positive, default=0.0, help="weight of entropy")
+    flag("--max-grad-norm", type=weight, default=0.5, help="largest gradient norm")
+    flag("--entropy-coefficient", type=weight, default=0.0, help="weight of entropy")
     flag("--hidden-sizes", type=count, nargs="*", default=[64, 64], help="layer sizes")
     flag("--initial-variance", type=number(float, 1e-6), default=1.5, help="of actions")
     flag("--normalize-observations", action=switch, default=True, help="and clip at 10")
@@ -493,7 +493,7 @@ def parse_args(argv=None):
     flag("--num-envs", type=count, default=8, help="number of parallel environments")
     modes = ["auto", "sync", "async"]
     flag("--vectorization", choices=modes, default="auto", help="async uses processes")
-    flag("--seed", type=number(int, 0), default=0, help="random seed of the run")
+    flag("--seed", type=number(int, 0, 1e9), default=0, help="random seed of the run")
     flag("--total-steps", type=count, default=100_000, help="environment steps")
     flag("--device", choices=["cpu", "cuda"], default="cpu", help="of the networks")
     flag("--run-dir", help="folder of log and checkpoint instead of a new one in runs")
