@@ -1,32 +1,28 @@
-"""Draws the lecture's figures from the project's own functions and runs.
+"""Draws the figures of docs/lecture.md from the project's own functions and runs.
 
-    pip install matplotlib
+    pip install matplotlib scipy
     python benchmarks/figures.py
 
-What is drawn is what tests/lecture/ asserts: the numbers come from those tests' own
-helpers, with fixed seeds. The pictures go to benchmarks/figures/.
+What is drawn is what tests/lecture asserts: the numbers come from measured.py, which
+those tests use too, with fixed seeds. The pictures go to benchmarks/figures.
 """
 
+import math
 import sys
 import tempfile
 from pathlib import Path
 
 import matplotlib
-import numpy as np
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "lecture")]
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import test_04_advantage_bias_variance as blends
-import test_05_step_size as hill
-import test_06_distance as distance
-import test_09_importance_sampling as sampling
-import test_10_ppo_measured as measured
-from report import STYLES
-from tabular import transition_matrix
+import measured
+import numpy as np
+import torch
+from plot import STYLES
 
 import actor_critic
 import ppo_clip
@@ -36,69 +32,80 @@ FOLDER = ROOT / "benchmarks" / "figures"
 # the same colour for the same thing in all figures
 CLIPPED, KL = STYLES["ppo_clip"][1], STYLES["ppo_kl"][1]
 PLAIN = STYLES["actor_critic"][1]  # the policy gradient, and the unclipped objective
-BIAS, VARIANCE, GRAY = "#2ca02c", "#d62728", "#7f7f7f"
+BARE, BIAS, GRAY = "#d62728", "#2ca02c", "#7f7f7f"
+VARIANCE = BARE
 
 
-def panels(count, width=4.2):
-    """A row of empty panels, each (width, 3.2) inches."""
-    _, axes = plt.subplots(
-        1, count, figsize=(width * count, 3.2), squeeze=False, layout="constrained"
-    )
+def panels(count, width=4.6, height=3.4):
+    """A row of empty panels."""
+    size = (width * count, height)
+    _, axes = plt.subplots(1, count, figsize=size, squeeze=False, layout="constrained")
     for ax in axes[0]:
         ax.spines[["top", "right"]].set_visible(False)
     return axes[0]
 
 
 def save(name):
-    plt.savefig(FOLDER / name, dpi=110)
+    plt.savefig(FOLDER / name, dpi=120)
     plt.close()
 
 
 def collapse():
-    """C7: J(θ) of the corridor; one large step, and as long a way in small steps."""
-    left, right = panels(2)
-    thetas = np.linspace(-4, 10, 400)
-    left.plot(thetas, [hill.J(theta) for theta in thetas], color=GRAY, lw=1)
-    many = f"{hill.K} steps of 0.1 a batch"
+    """C7: one large step, and as long a way in small steps, on the corridor's hill."""
+    alpha, K = 0.3, measured.K
     runs = [
-        (actor_critic, 10.0, PLAIN, "o-", "policy gradient, 1 step of 10"),
-        (ppo_kl, 10.0 / hill.K, KL, "s-", f"PPO-KL, {many}"),
-        (ppo_clip, 10.0 / hill.K, CLIPPED, "^-", f"PPO-Clip, {many}"),
+        (actor_critic, K * alpha, "", PLAIN, "o-", r"one step of $K\alpha$"),
+        (ppo_clip, alpha, "--clip-epsilon inf", BARE, "x-", "bare ratio"),
+        (ppo_kl, alpha, "", KL, "s-", "KL penalty"),
+        (ppo_clip, alpha, "", CLIPPED, "^-", "clip"),
     ]
-    for script, alpha, color, style, label in runs:
-        path = hill.learn(script, alpha, seed=0, iterations=12)
-        heights = [hill.J(theta) for theta in path]
-        shown = len([theta for theta in path if theta < 10])
-        left.plot(path[:shown], heights[:shown], style, color=color, ms=4, lw=1)
-        right.plot(heights, style, color=color, label=label, ms=4)
-    left.text(hill.SLOPE, hill.J(hill.SLOPE), r"$\theta_0$ ", ha="right")
-    left.set(xlabel=r"$\theta$", ylabel=r"$J(\theta)$, expected return")
-    right.set(xlabel="iteration k", ylabel=r"$J(\theta_k)$")
-    right.legend(frameon=False, fontsize=8, loc="center right")
+    left, right = panels(2)
+    thetas = np.linspace(-4.5, 9, 400)
+    left.plot(thetas, [measured.J(theta) for theta in thetas], color=GRAY, lw=1)
+    for script, step, flags, color, style, label in runs:
+        if label != runs[0][-1]:
+            label = rf"$K$ steps of $\alpha$, {label}"
+        path = measured.learn(script, step, seed=0, iterations=12, flags=flags)
+        heights = [measured.J(theta) for theta in path]
+        right.plot(heights, style, color=color, label=label, ms=5, lw=1.2)
+        end, height = path[1], heights[1]
+        if end < thetas[-1]:
+            left.plot(end, height, style[0], color=color, ms=8)
+        else:  # beyond the right border
+            left.plot(thetas[-1], height, ">", color=color, ms=8, clip_on=False)
+            label = rf"$\theta_1 = {end:.0f}$"
+            left.text(thetas[-1], height + 1.5, label, color=color, ha="right")
+    start = measured.SLOPE, measured.J(measured.SLOPE)
+    left.plot(*start, "o", color="black", ms=6)
+    left.text(start[0] - 0.3, start[1], r"$\theta_0$", ha="right", va="bottom")
+    left.set(xlabel=r"$\theta$", ylabel="expected return")
+    left.set_title(r"$\theta_0$, and $\theta_1$ after the first batch", fontsize=10)
+    right.set(xlabel="batches", ylabel="expected return", ylim=(-52, 12))
+    right.set_yticks(range(-50, 0, 10))
+    right.set_title(rf"$K = {K}$ and $\alpha = {alpha}$, plain SGD", fontsize=10)
+    right.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
     save("collapse.png")
 
 
 def sigmoid():
-    """C6: the same Δθ at three places of the family π_θ(1) = σ(θ)."""
+    """C6: the same step at three places of the family π_θ(1) = σ(θ)."""
     left, right = panels(2)
-    thetas, starts = np.linspace(-4, 9, 200), np.linspace(-4, 8, 61)
-    left.plot(thetas, 1 / (1 + np.exp(-thetas)), color=GRAY, lw=1)
+    thetas, starts = np.linspace(-4, 8, 200), np.linspace(-4, 7, 61)
+    left.plot(thetas, measured.sigmoid(thetas), color=GRAY, lw=1)
 
     def kl(theta):
-        ends = distance.sigmoid_policy(theta), distance.sigmoid_policy(theta + 1)
-        return distance.logged_kl(*ends)
+        ends = measured.sigmoid_logits(theta), measured.sigmoid_logits(theta + 1)
+        return measured.logged_kl(*ends)
 
-    right.semilogy(starts, [kl(theta) for theta in starts], color=KL)
-    for theta, marker in (-0.5, "o"), (2.5, "s"), (6.0, "^"):
+    right.semilogy(starts, [kl(theta) for theta in starts], color=GRAY, lw=1)
+    for theta, marker, color in (-0.5, "o", BARE), (2.5, "s", PLAIN), (6, "^", BIAS):
         ends = np.array([theta, theta + 1])
-        left.plot(ends, 1 / (1 + np.exp(-ends)), f"{marker}-", color="black", lw=3)
-        right.plot(theta, kl(theta), marker, color="black", ms=8)
-    label = r"$\pi_\theta(1) = \sigma(\theta)$"
-    left.set(
-        xlabel=r"$\theta$", ylabel=label, title=r"three steps of $\Delta\theta = 1$"
-    )
-    label = r"$D_{KL}(\pi_\theta \| \pi_{\theta+1})$"
-    right.set(xlabel=r"$\theta$", ylabel=label, title="how far they move the policy")
+        left.plot(ends, measured.sigmoid(ends), f"{marker}-", color=color, lw=3)
+        right.plot(theta, kl(theta), marker, color=color, ms=9)
+    left.set(xlabel=r"$\theta$", ylabel=r"$\pi_\theta(1) = \sigma(\theta)$")
+    left.set_title(r"three steps of 1 in $\theta$", fontsize=10)
+    right.set(xlabel=r"$\theta$ before the step", ylabel="KL divergence")
+    right.set_title("how far such a step moves the policy", fontsize=10)
     save("sigmoid.png")
 
 
@@ -106,96 +113,91 @@ def clip():
     """C16: one term of L^CLIP as a function of r."""
     epsilon = ppo_clip.parse_args([]).clip_epsilon
     ratio = torch.linspace(0, 2, 201)
-    for ax, advantage in zip(panels(2, width=3.6), (1.0, -1.0)):
+    for ax, advantage in zip(panels(2, width=3.8), (1.0, -1.0)):
         A = torch.full_like(ratio, advantage)
-        unclipped = ppo_kl.surrogate(ratio, A)
+        unclipped = ppo_clip.clipped_surrogate(ratio, A, math.inf)
         clipped = ppo_clip.clipped_surrogate(ratio, A, epsilon)
-        ax.plot(ratio, unclipped, "--", color=PLAIN, label=r"$r\,\hat{A}$")
-        ax.plot(ratio, clipped, color=CLIPPED, lw=2.5, label=r"$L^{CLIP}$")
+        ax.plot(ratio, unclipped, "--", color=PLAIN, label=r"unclipped, $r\,\hat{A}$")
+        ax.plot(ratio, clipped, color=CLIPPED, lw=2.5, label="clipped")
         ax.plot(1, advantage, "o", color="black", ms=5)
-        bound = 1 + epsilon if advantage > 0 else 1 - epsilon
-        ax.axvline(bound, color=GRAY, lw=0.8, ls=":")
-        sign, name = (">", r"1 + \epsilon") if advantage > 0 else ("<", r"1 - \epsilon")
-        ax.text(bound, ax.get_ylim()[0], f" ${name}$", color=GRAY, va="bottom")
-        ax.set(xlabel="$r$", title=rf"$\hat{{A}} {sign} 0$")
-        ax.legend(frameon=False, loc="upper left" if advantage > 0 else "upper right")
+        corners = [(1 - epsilon, r"$1-\epsilon$", "right")]
+        corners += [(1 + epsilon, r"$1+\epsilon$", "left")]
+        low = ax.get_ylim()[0]
+        for corner, name, side in corners:
+            ax.axvline(corner, color=GRAY, lw=0.8, ls=":")
+            ax.text(corner, low, f" {name} ", color=GRAY, ha=side, va="bottom")
+        sign = ">" if advantage > 0 else "<"
+        ax.set(xlabel="ratio $r$", ylabel="objective")
+        ax.set_title(rf"advantage $\hat{{A}} {sign} 0$", fontsize=10)
+        where = "upper left" if advantage > 0 else "upper right"
+        ax.legend(frameon=False, fontsize=9, loc=where)
     save("clip.png")
 
 
 def interpolation():
     """C17: the objectives on the line from θ_k through θ_{k+1}."""
-    alphas = np.linspace(-0.5, 3, 141)
+    alphas = np.linspace(-0.5, 2.5, 121)
     with tempfile.TemporaryDirectory() as folder:
-        args, seen = measured.updates(ppo_clip, measured.T, f"{folder}/run", 10)
+        args, seen = measured.updates(ppo_clip, measured.SHORT, f"{folder}/run", 10)
     left, right = panels(2)
     for ax, k in (left, 0), (right, 9):
         unclipped, clipped, kl = measured.along_the_update(args, *seen[k][:4], alphas)
-        mean = r"$\hat{E}[r\,\hat{A}]$"
-        ax.plot(alphas, unclipped, "--", color=PLAIN, label=mean)
-        ax.plot(alphas, clipped, color=CLIPPED, lw=2.5, label=r"$L^{CLIP}$")
-        ax.plot(alphas, kl, color=KL, label=r"$\bar{D}_{KL}(\theta \| \theta_k)$")
-        ax.set_ylim(-0.04, 0.12)
+        ax.plot(alphas, unclipped, "--", color=PLAIN, label="unclipped objective")
+        ax.plot(alphas, clipped, color=CLIPPED, lw=2.5, label="clipped objective")
+        ax.plot(alphas, kl, ":", color=KL, lw=2, label="KL divergence")
+        top = 2.2 * clipped.max()
+        ax.set_ylim(-0.4 * top, top)
         for alpha, name in (0, r"$\theta_k$"), (1, r"$\theta_{k+1}$"):
             ax.axvline(alpha, color=GRAY, lw=0.8, ls=":")
-            ax.text(alpha, 0.12, f" {name}", color=GRAY, va="top")
-        line = r"$\alpha$ in $\theta_k + \alpha\,(\theta_{k+1} - \theta_k)$"
-        ax.set(xlabel=line, title=f"CartPole-v1, update {k + 1}")
-    right.legend(frameon=False, fontsize=8, loc=(0.2, 0.6))
+            ax.text(alpha, top, f" {name}", color=GRAY, va="top")
+        ax.set_xlabel(r"$\alpha$ in $\theta_k + \alpha\,(\theta_{k+1} - \theta_k)$")
+        ax.set_title(f"CartPole-v1, update {k + 1}", fontsize=10)
+    handles, labels = left.get_legend_handles_labels()
+    where = {"loc": "outside lower center", "ncols": 3}
+    left.figure.legend(handles, labels, frameon=False, fontsize=9, **where)
     save("interpolation.png")
 
 
 def bias_variance():
     """C4: squared bias and variance of Â^(n), and of the λ-blend."""
-    settings = [("n", blends.N_STEPS, ["1", "2", "3", r"$\infty$"])]
-    settings += [("λ", blends.LAMBDAS, [str(lam) for lam in blends.LAMBDAS])]
-    for ax, (kind, values, labels) in zip(panels(2), settings):
-        both = blends.all_problems(kind, values)
-        for rows, color, name in zip(
-            both, (BIAS, VARIANCE), ("squared bias", "variance")
-        ):
-            ax.plot(labels, rows.mean(axis=0), "o-", color=color, label=name)
-        symbol = rf"$\hat{{A}}^{{({kind})}}$"
-        ax.set(xlabel=f"${kind}$", title=symbol)
-        ax.set_ylim(bottom=0)
-        ax.legend(frameon=False)
+    infinity = r"$\infty$"
+    settings = [("n", measured.N_STEPS, "number of steps $n$")]
+    settings += [("λ", measured.LAMBDAS, r"$\lambda$")]
+    for ax, (kind, values, name) in zip(panels(2), settings):
+        labels = [infinity if x == math.inf else str(x) for x in values]
+        bias, variance = measured.bias_and_variance(kind, values)
+        ax.plot(labels, bias.mean(axis=0), "o-", color=BIAS, label="squared bias")
+        ax.plot(labels, variance.mean(axis=0), "s-", color=VARIANCE, label="variance")
+        ax.set(xlabel=name, ylim=(-0.02, 0.62))
+        title = "$n$-step advantages" if kind == "n" else r"$\lambda$-blend (GAE)"
+        ax.set_title(title, fontsize=10)
+        ax.legend(frameon=False, fontsize=9, loc="upper left")
     save("bias_variance.png")
 
 
 def importance_weights():
     """C15: variance of the weights of whole trajectories, and of one step's ratio."""
-    mdp, pi, other = sampling.close_policies(0)
+    mdp, pi, other = measured.close_policies(0)
     horizons = np.arange(1, 1001)
-    whole = sampling.second_moments(mdp, pi, other, len(horizons)) - 1
-    single, at_t = [], mdp.mu
-    for _ in horizons:
-        single.append(at_t @ (pi**2 / other).sum(axis=1) - 1)
-        at_t = at_t @ transition_matrix(mdp, other)
+    whole, single = measured.weight_variances(mdp, pi, other, len(horizons))
     (ax,) = panels(1, width=6.5)
     ax.semilogy(
-        horizons, whole, color=VARIANCE, label=r"$\prod_t r_t$, of a whole trajectory"
+        horizons, whole, color=BARE, label="whole trajectory: product of ratios"
     )
-    ax.semilogy(horizons, single, color=CLIPPED, label=r"$r_t$, the ratio of one step")
+    ax.semilogy(horizons, single, color=CLIPPED, label="one step: a single ratio")
     difference = np.abs(pi - other).max()
-    ax.set(
-        xlabel="horizon $T$",
-        ylabel="variance of the weight",
-        title=rf"two policies, at most {difference:.2f} apart in any $\pi(a|s)$",
-    )
-    ax.legend(frameon=False)
+    ax.set(xlabel="horizon", ylabel="variance of the weight")
+    title = f"two policies that differ by at most {difference:.2f} in any probability"
+    ax.set_title(title, fontsize=10)
+    ax.legend(frameon=False, fontsize=9)
     save("importance_weights.png")
 
 
 def main():
     FOLDER.mkdir(exist_ok=True)
     torch.set_num_threads(1)
-    for draw in (
-        collapse,
-        sigmoid,
-        clip,
-        interpolation,
-        bias_variance,
-        importance_weights,
-    ):
+    figures = [collapse, sigmoid, clip, interpolation, bias_variance]
+    for draw in [*figures, importance_weights]:
         draw()
 
 

@@ -35,7 +35,7 @@ import ppo_kl
 def test_C6_the_same_step_in_theta_is_a_very_different_step_in_the_policy(
     record_property,
 ):
-    thetas = np.array([0.0, 2.0, 4.0, 6.0, 8.0])
+    thetas = np.array([0, 2, 4, 6, 8])
     kls = [logged_kl(sigmoid_logits(x), sigmoid_logits(x + 1)) for x in thetas]
     moves = sigmoid(thetas + 1) - sigmoid(thetas)
     report(

@@ -1,4 +1,4 @@
-"""README's lecture map names what exists, and leaves out no claim that has a test."""
+"""docs/lecture.md names what exists, and leaves out no claim that has a test."""
 
 import importlib
 import re
@@ -8,66 +8,59 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
-README = (ROOT / "README.md").read_text()
-MAP = README.split("lecture map: begin")[1].split("lecture map: end")[0]
-ROWS = {row[1]: row[0] for row in re.finditer(r"^\| ([SC]\d+) \|.*$", MAP, re.M)}
+PAGE = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")
+NAMES = [f"S{k}" for k in range(1, 6)] + [f"C{k}" for k in range(1, 22)]
+SECTIONS = {part[: part.index(":")]: part for part in PAGE.split("\n### ")[1:]}
 SYSTEMS = ["reinforce", "vpg_baseline", "actor_critic", "ppo_kl", "ppo_clip"]
 
 
 def sources():
     """{file name: text} of the tests in this folder."""
-    return {path.name: path.read_text() for path in FOLDER.glob("test_*.py")}
+    paths = FOLDER.glob("test_*.py")
+    return {path.name: path.read_text(encoding="utf-8") for path in paths}
 
 
-def test_every_system_and_every_claim_with_a_test_has_its_row():
+def code(section):
+    """(module, function) of what the section says about the code."""
+    return re.findall(r"\[`(\w+)\.(\w+)`\]\(\.\./\1\.py\)", section)
+
+
+def test_every_system_and_every_claim_has_a_section_and_every_claim_a_test():
     tested = set(re.findall(r"def test_(C\d+)_", "".join(sources().values())))
-    assert {f"S{k}" for k in range(1, 6)} | tested == set(ROWS)
+    assert list(SECTIONS) == NAMES
+    assert tested == set(NAMES[5:])
 
 
-def test_every_claim_of_the_lecture_has_a_test():
-    assert {f"C{k}" for k in range(1, 22)} <= set(ROWS)
+def test_the_sizes_and_the_names_of_the_tests_on_the_page_are_those_of_today():
+    assert importlib.import_module("lecture").filled(PAGE) == PAGE
 
 
-def test_what_readme_calls_measured_is_in_the_results():
-    assert importlib.import_module("lecture").filled(README) == README
-
-
-def test_every_claim_is_tested_in_the_files_of_its_row():
-    for name, row in ROWS.items():
-        files = re.findall(r"`(test_\w+\.py)`", row)
-        assert files, name
-        for file in files:
-            text = sources()[file]
-            if name.startswith("C"):
-                assert f"def test_{name}_" in text, (name, file)
-            else:  # a system: the test calls its script
-                assert re.search(rf"\b{SYSTEMS[int(name[1]) - 1]}\b", text), (
-                    name,
-                    file,
-                )
-
-
-def test_every_function_in_the_map_exists():
-    names = re.findall(r"`(\w+)\.(\w+)`", re.sub(r"`test_\w+\.py`", "", MAP))
-    assert len(names) > 20
-    for module, function in names:
-        assert callable(getattr(importlib.import_module(module), function))
-
-
-def test_every_claim_is_tested_on_the_code_that_its_row_names():
-    """Its tests import it, or a script that calls it, so they could see it fail."""
-    for name, row in ROWS.items():
-        text = "".join(sources()[f] for f in re.findall(r"`(test_\w+\.py)`", row))
+def test_every_function_on_the_page_exists_and_is_used_by_the_tests_of_its_claim():
+    for name, section in SECTIONS.items():
+        assert code(section), name
+        text = "".join(sources()[f] for f in re.findall(r"\[(test_\w+\.py)\]", section))
+        text += (FOLDER / "measured.py").read_text(encoding="utf-8")
         imported = [x for x in SYSTEMS if re.search(rf"^import {x}$", text, re.M)]
-        for module, function in re.findall(r"`(\w+)\.(\w+)`", row.split("|")[3]):
+        for module, function in code(section):
+            assert callable(getattr(importlib.import_module(module), function))
+            # the tests import it, or a script that calls it: they could see it fail
             modules = [importlib.import_module(x) for x in imported]
-            callers = [x for x in modules if hasattr(x, function)]
+            called = module == "common" and any(hasattr(x, function) for x in modules)
             direct = re.search(rf"^(import|from) {module}\b", text, re.M)
-            assert direct or (module == "common" and callers), (name, module, function)
+            assert called or direct or name.startswith("S"), (name, module, function)
 
 
-def test_every_file_that_readme_names_exists():
-    for path in re.findall(r"\]\(([\w./]+)\)", README):
-        assert (ROOT / path).is_file(), path
-    for path in re.findall(r"\b((?:benchmarks|tests)/[\w/]*\w+\.\w+)\b", README):
-        assert (ROOT / path).is_file(), path
+def test_every_file_and_every_place_that_the_page_links_to_exists():
+    for target in re.findall(r"\]\(([^)]+)\)", PAGE):
+        if target.startswith("#"):
+            assert f'<a id="{target[1:]}"></a>' in PAGE, target
+        elif not target.startswith("https://"):
+            assert (ROOT / "docs" / target).is_file(), target
+
+
+def test_formulas_are_written_so_that_GitHub_shows_them():
+    outside = re.sub(r"```math\n.*?\n```", "", PAGE, flags=re.DOTALL)
+    assert r"\operatorname" not in PAGE  # GitHub does not allow it
+    for formula in re.findall(r"\$(.+?)\$", outside):
+        # Markdown reads these first: a backslash before punctuation, an emphasis
+        assert not re.search(r"\\[^a-zA-Z]|[}*]_", formula), formula
