@@ -6,7 +6,7 @@
 
 It reads the scripts, the names of the tests in tests/lecture, the learning curves in
 benchmarks/results, and slides.toml (formulas, claims). template.html and style.css give
-the page its shape. The same files always give the same page.
+the page its shape.
 """
 
 import csv
@@ -223,7 +223,7 @@ def curves(*names):
 
 def mean_curve(runs):
     """The mean of runs that end at the same step, from where all have begun."""
-    shortest = min(len(run) for run in runs)
+    shortest = min(map(len, runs))
     return [round(fmean(ys), 2) for ys in zip(*(run[-shortest:] for run in runs))]
 
 
@@ -240,8 +240,9 @@ def build():
         environment.globals[function.__name__] = function
     slides = tomllib.loads((DOCS / "slides.toml").read_text(encoding="utf-8"))
     names = [*(step["script"] for step in slides["steps"]), "common"]
-    scripts = {name: Script(name) for name in names}
-    return environment.get_template("template.html").render(slides, scripts=scripts)
+    slides["scripts"] = {name: Script(name) for name in names}
+    slides["pages"] = sorted(path.name for path in DOCS.glob("*.md"))
+    return environment.get_template("template.html").render(slides) + "\n"
 
 
 if __name__ == "__main__":

@@ -63,10 +63,20 @@ def load(browser):
     assert browser.get_log("browser") == []
 
 
-def click(browser, fold):
-    summary = fold.find_element("tag name", "summary")
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", summary)
-    summary.click()
+# Clicks in the page: an element must be what lies at its own middle, as for a mouse.
+CLICK = """
+    const done = arguments[0], problems = [];
+
+    async function click(element) {
+        element.scrollIntoView({block: 'center'});
+        const [box] = element.getClientRects();
+        const x = box.left + box.width / 2, y = box.top + box.height / 2;
+        if (!element.contains(document.elementFromPoint(x, y)))
+            problems.push(element.outerHTML + ' cannot be hit');
+        element.click();
+        await new Promise(requestAnimationFrame);
+    }
+"""
 
 
 def open_folds(browser):
@@ -75,14 +85,17 @@ def open_folds(browser):
 
 
 def overflow(browser):
-    """Elements that reach beyond the right edge of the window, and the page's own."""
+    """What is wider than the window: by how much the page is, and which elements are.
+
+    A formula, which does not break within, must not be wider than its column either.
+    """
     return browser.execute_script("""
-        const edge = document.documentElement.clientWidth + 0.5;
-        const out = [...document.querySelectorAll('body *')].filter(e =>
-            e.checkVisibility() && e.getBoundingClientRect().right > edge);
         const {scrollWidth, clientWidth} = document.documentElement;
-        return [scrollWidth - clientWidth,
-                out.map(e => e.outerHTML.slice(0, 80))];
+        const right = element => element.getBoundingClientRect().right - 0.5;
+        const wide = [...document.querySelectorAll('body *')].filter(element =>
+            element.checkVisibility() && (right(element) > clientWidth ||
+            element.matches('math') && right(element) > right(element.parentElement)));
+        return [scrollWidth - clientWidth, wide.map(e => e.outerHTML.slice(0, 80))];
     """)
 
 
@@ -90,31 +103,38 @@ def overflow(browser):
 def test_every_fold_opens_and_shuts_and_nothing_is_wider_than_the_window(load, width):
     browser = load(width)
     assert overflow(browser) == [0, []]
-    folds = browser.find_elements("tag name", "details")
-    assert len(folds) > 20
-    for fold in folds:
-        click(browser, fold)
-        assert fold.get_attribute("open") is not None
-        assert fold.find_element("css selector", "pre.new, .code pre").is_displayed()
+    toggle = (
+        CLICK
+        + """
+        (async () => {
+            const folds = [...document.querySelectorAll('details')];
+            const before = folds.map(fold => fold.open);
+            for (const fold of folds) await click(fold.querySelector('summary'));
+            const shown = folds.map(fold => fold.querySelector('pre:last-of-type'))
+                .map(pre => pre.checkVisibility());
+            done([before, folds.map(fold => fold.open), shown, problems]);
+        })();
+    """
+    )
+    before, after, shown, problems = browser.execute_async_script(toggle)
+    assert len(before) > 20 and problems == []
+    assert not any(before) and all(after) and all(shown)
     assert overflow(browser) == [0, []]
-    click(browser, folds[0])
-    assert folds[0].get_attribute("open") is None
+    before, after, shown, problems = browser.execute_async_script(toggle)
+    assert problems == []
+    assert all(before) and not any(after) and not any(shown)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_link_leads_to_a_place_that_can_be_seen(load, width):
     browser = load(width)
-    links, problems = browser.execute_async_script("""
-        const done = arguments[0], problems = [], links = [];
-        const frame = () => new Promise(requestAnimationFrame);
+    links, problems = browser.execute_async_script(
+        CLICK
+        + """
+        const links = [];
 
         async function follow(link, goal) {
-            link.scrollIntoView({block: 'center'});
-            const [box] = link.getClientRects();
-            const x = box.left + box.width / 2, y = box.top + box.height / 2;
-            if (!link.contains(document.elementFromPoint(x, y))) return 'cannot be hit';
-            link.click();
-            await frame();
+            await click(link);
             if (location.hash != goal) return 'does not lead there';
             const target = document.querySelector(':target');
             if (!target) return 'leads nowhere';
@@ -135,7 +155,8 @@ def test_every_link_leads_to_a_place_that_can_be_seen(load, width):
             }
             done([links, problems]);
         })();
-    """)
+        """
+    )
     assert len(links) > 100
     assert problems == []
     for link in links:
