@@ -178,8 +178,8 @@ def test_in_training_beta_moves_once_an_iteration_by_the_logged_kl(tmp_path):
     From β_0 = 64 the KL is far too small at first, so β falls; δ is chosen so that the
     KL is also too large at times, and at times about right.
     """
-    flags = "--num-envs 4 --rollout-steps 32 --minibatch-size 32 --total-steps 5120"
-    flags += " --beta 64 --target-kl 0.02 --learning-rate 0.01"
+    flags = "--num-envs 4 --rollout-steps 16 --minibatch-size 32 --total-steps 2560"
+    flags += " --beta 64 --target-kl 0.008 --learning-rate 0.01"
     flags += " --no-anneal-learning-rate --max-episode-steps 500"
     ppo_kl.train(short_args(ppo_kl, tmp_path, *flags.split()))
     betas, kls = values(tmp_path, "train/beta"), values(tmp_path, "train/kl")
@@ -187,6 +187,6 @@ def test_in_training_beta_moves_once_an_iteration_by_the_logged_kl(tmp_path):
     betas.append(checkpoint(tmp_path)["beta"])
     factors = []
     for beta, kl, following in zip(betas, kls, betas[1:]):
-        assert following == ppo_kl.adapt_beta(beta, kl, 0.02)
+        assert following == pytest.approx(ppo_kl.adapt_beta(beta, kl, 0.008))
         factors.append(following / beta)
-    assert set(factors) == {0.5, 1.0, 2.0}
+    assert set(np.round(factors, 3)) == {0.5, 1.0, 2.0}
