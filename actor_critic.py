@@ -21,8 +21,8 @@ Gradient: ĝ = mean over the batch of ∇ log π_θ(a_t|s_t) Â_t, Â_t = R̂_t 
 
 New compared with vpg_baseline.py: targets that bootstrap with V, so that trajectories
 may be partial and an update needs only a few steps (Mnih et al. 2016; for λ, Schulman
-et al. 2016). Every sum ends at the border of the batch at the latest, and bootstraps
-there, also with n = ∞ or λ = 1. ĝ is a mean over steps: there are no m trajectories.
+et al. 2016). No sum looks beyond the end of the batch: it bootstraps there, even with
+n = ∞ or λ = 1. ĝ is a mean over steps, because there are no m trajectories any more.
 
     python actor_critic.py
     python actor_critic.py --env Pendulum-v1 --total-steps 3e5 --advantage gae
@@ -83,10 +83,10 @@ class Policy(nn.Module):
         space = envs.single_action_space
         self.discrete = isinstance(space, Discrete)
         outputs = int(space.n) if self.discrete else math.prod(space.shape)
-        # With a small gain all actions are about equally likely at first.
+        # A small gain: at first the outputs are near 0, and no action is preferred.
         self.network = mlp([obs_size, *hidden_sizes, outputs], last_gain=0.01)
         if not self.discrete:
-            # σ does not depend on s. At first Σσ² over the actions is initial_variance.
+            # σ is the same for all s. At first Σσ² over actions is initial_variance.
             log_std = math.log(initial_variance / outputs) / 2
             self.log_std = nn.Parameter(torch.full(space.shape, log_std).float())
 
@@ -124,7 +124,7 @@ class Rollout(NamedTuple):
     rewards: np.ndarray  # (T, N)
     terminated: np.ndarray  # (T, N): s_{t+1} is terminal, so V(s_{t+1}) = 0
     done: np.ndarray  # (T, N): terminated, or truncated by the time limit
-    valid: np.ndarray  # (T, N): False for steps that must not be learnt from
+    valid: np.ndarray  # (T, N): False for steps to leave out of learning
     episodes: list  # (undiscounted return, length) of each episode that ended
     num_steps: int  # environment steps taken, without resets
 
@@ -133,7 +133,7 @@ def collect_rollout(args, envs, policy, obs, done):
     """(1) T more steps in each of N environments, from obs (N, observation), done (N,).
 
     The step after an episode's end is only a reset: valid masks it. So obs[t + 1] is
-    always the state that action t led to, also at a time limit, and V can bootstrap it.
+    the state that action t led to, even at a time limit, and V(obs[t + 1]) bootstraps.
     """
     steps, observations, episodes, num_steps = [], [obs], [], 0
     for _ in range(args.rollout_steps):
@@ -142,7 +142,7 @@ def collect_rollout(args, envs, policy, obs, done):
         valid = ~done
         num_steps += int(valid.sum())
         obs, reward, terminated, truncated, info = envs.step(action)
-        check_finite({"an observation": obs, "a reward": reward}, "the environment")
+        check_finite({"an observation": obs, "a reward": reward}, "see env.step()")
         done = terminated | truncated
         steps.append((action, reward, terminated, done, valid))
         observations.append(obs)
@@ -153,7 +153,7 @@ def collect_rollout(args, envs, policy, obs, done):
 
 
 def gradient_step(args, optimizer, loss, network):
-    """One step of the optimiser down the loss; the gradient norm is bounded."""
+    """One optimiser step on the loss, with the norm of the gradient clipped."""
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), args.max_grad_norm)
@@ -161,7 +161,7 @@ def gradient_step(args, optimizer, loss, network):
 
 
 def update(args, policy, value_function, optimizer, critic_optimizer, rollout):
-    """Learn from the B valid steps of a rollout; returns the metrics."""
+    """Learn from the B valid steps of a rollout; return the metrics."""
     # (2) returns and advantages, with the critic from before step (3)
     valid = rollout.valid
     with torch.no_grad():
@@ -200,7 +200,7 @@ def update(args, policy, value_function, optimizer, critic_optimizer, rollout):
     bonus = args.entropy_coefficient * old_distribution.entropy().mean()
     gradient_step(args, optimizer, -objective - bonus, policy)  # optimisers minimise
 
-    with torch.no_grad():  # what the update has made of the whole batch
+    with torch.no_grad():  # metrics of the whole batch after the update
         distribution = policy.distribution(obs)
         objective = (distribution.log_prob(actions) * advantages).mean()
         return {
@@ -257,7 +257,7 @@ def train(args):
             if steps - saved >= args.checkpoint_every or steps >= args.total_steps:
                 save_checkpoint(args, envs, parts, steps)
                 saved = steps
-    except KeyboardInterrupt:  # the last update may be incomplete in what is saved
+    except KeyboardInterrupt:  # what is saved may hold a part of an update
         if steps > saved:
             save_checkpoint(args, envs, parts, steps)
     finally:
@@ -269,12 +269,12 @@ def train(args):
 
 # ------------------------------------ environments, log, checkpoints, evaluation, flags
 
-STATS = "episode_statistics"  # key in info; "episode" may be the environment's own
+STATS = "episode_statistics"  # key in info; environments may use "episode" themselves
 COMMANDS = ["resume", "evaluate", "watch", "video", "run_dir"]  # not saved
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done; main prints the reason in one line."""
+    """The request cannot be carried out; main prints the reason in one line."""
 
 
 def to_tensor(array, args):
@@ -282,15 +282,15 @@ def to_tensor(array, args):
     return torch.as_tensor(array, dtype=torch.float32, device=args.device)
 
 
-def check_finite(named_values, source):
+def check_finite(named_values, hint):
     """Raise FloatingPointError if a value is NaN or infinite."""
     for name, value in named_values.items():
         if not np.isfinite(value).all():
-            raise FloatingPointError(f"{name} is not finite; it comes from {source}")
+            raise FloatingPointError(f"{name} is not finite: {hint}")
 
 
 def set_seed(*numbers):
-    """Seed Python, NumPy and PyTorch; returns a hash as the seed of environments."""
+    """Seed Python, NumPy and PyTorch; return a hash to seed the environments with."""
     seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
@@ -308,7 +308,7 @@ def ignore_interrupts(env):
 def make_envs(args, num_envs, training=True, **kwargs):
     """num_envs copies of args.env, with flat observations and raw returns in info.
 
-    [-1, 1] is stretched to the bounds of each action that has bounds (within 1e6).
+    Actions in [-1, 1] are stretched to the bounds; bounds beyond 1e6 count as none.
     """
     mode = args.vectorization if training else "sync"
     if mode == "async":
@@ -375,7 +375,7 @@ def open_log(args, start):
 
 
 def log(writer, bar, metrics, last_episodes, steps):
-    """Write one iteration's metrics; returns and lengths are means of 100 episodes."""
+    """Write one iteration's metrics; returns are means of the last 100 episodes."""
     if last_episodes:
         mean_return, mean_length = np.mean(last_episodes, axis=0)
         metrics["rollout/episode_return"] = mean_return
@@ -384,14 +384,14 @@ def log(writer, bar, metrics, last_episodes, steps):
     elif bar.n < 20_000 <= steps:
         bar.write("no episode has ended yet: is --max-episode-steps missing?")
     bar.update(min(steps, bar.total) - bar.n)
-    check_finite(metrics, "this update: is --learning-rate too large?")
+    check_finite(metrics, "is --learning-rate too large?")
     for name, value in metrics.items():
         writer.add_scalar(name, value, steps)
     writer.flush()
 
 
 def save_checkpoint(args, envs, parts, steps, **more):
-    """Save all that evaluating and resuming need, in place of the last checkpoint."""
+    """Save what evaluation and resuming need, and replace the previous checkpoint."""
     flags = {name: x for name, x in vars(args).items() if name not in COMMANDS}
     checkpoint = {"algorithm": ALGORITHM, "args": flags, "steps": steps, **more}
     checkpoint |= {name: part.state_dict() for name, part in parts.items()}
@@ -403,7 +403,7 @@ def save_checkpoint(args, envs, parts, steps, **more):
 
 
 def load_checkpoint(path, envs=None, parts=None):
-    """Read a checkpoint, and put it into parts and the statistics of envs."""
+    """Read a checkpoint, and load it into parts and the statistics of envs."""
     path = Path(path, "checkpoint.pt") if os.path.isdir(path) else path
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -419,7 +419,7 @@ def load_checkpoint(path, envs=None, parts=None):
 
 
 def evaluate(args, checkpoint, longest_episode=100_000):
-    """Raw returns of args.eval_episodes episodes of the likeliest actions."""
+    """Raw returns of args.eval_episodes episodes, with the most probable actions."""
     kwargs = {"render_mode": "human"} if args.watch else {}
     if args.video:
         kwargs["render_mode"] = "rgb_array"
@@ -429,7 +429,7 @@ def evaluate(args, checkpoint, longest_episode=100_000):
     envs = make_envs(args, num_envs=1, training=False, **kwargs)
     policy = Policy(envs, args.hidden_sizes, args.initial_variance).to(args.device)
     trained_steps = load_checkpoint(checkpoint, envs, {"policy": policy})["steps"]
-    obs, _ = envs.reset(seed=set_seed(args.seed, trained_steps, 1))  # unlike training's
+    obs, _ = envs.reset(seed=set_seed(args.seed, trained_steps, 1))  # not training's
     returns, steps = [], 0
     while len(returns) < args.eval_episodes:
         with torch.no_grad():
@@ -451,7 +451,7 @@ def number(kind, low, high=math.inf):
         value = float(text)
         if not low <= value <= high or (kind is int and value % 1 > 0):
             raise argparse.ArgumentTypeError(
-                f"must be {kind.__name__}, {low} to {high}"
+                f"must be {kind.__name__} {low} to {high:g}"
             )
         return value if math.isinf(value) else kind(value)
 
@@ -473,33 +473,33 @@ def parse_args(argv=None):
     switch = argparse.BooleanOptionalAction  # --name and --no-name
     estimators = ["n-step", "gae"]
     flag("--advantage", choices=estimators, default="n-step", help="gae blends all n")
-    flag("--n-steps", type=number(int, 1), default=5, help="1 is TD; inf has no limit")
-    flag("--gae-lambda", type=fraction, default=0.95, help="blend of all n; 0 is TD")
+    flag("--n-steps", type=number(int, 1), default=5, help="1 is TD, inf Monte Carlo")
+    flag("--gae-lambda", type=fraction, default=0.95, help="0 is TD, 1 Monte Carlo")
     flag("--rollout-steps", type=number(int, 2), default=32, help="per environment")
     flag("--critic-epochs", type=count, default=10, help="passes over each batch")
     flag("--normalize-advantages", action=switch, default=True, help="to mean 0, std 1")
     flag("--gamma", type=fraction, default=0.99, help="discount factor")
     flag("--learning-rate", type=weight, default=2.5e-3, help="initial step size")
-    flag("--anneal-learning-rate", action=switch, default=True, help="let it fall to 0")
+    flag("--anneal-learning-rate", action=switch, default=True, help="linearly to 0")
     flag("--max-grad-norm", type=weight, default=0.5, help="largest gradient norm")
     flag("--entropy-coefficient", type=weight, default=0.0, help="weight of entropy")
     flag("--hidden-sizes", type=count, nargs="*", default=[64, 64], help="layer sizes")
     flag("--initial-variance", type=number(float, 1e-6), default=1.5, help="of actions")
-    flag("--normalize-observations", action=switch, default=True, help="and clip at 10")
-    flag("--normalize-rewards", action=switch, default=True, help="scale, clip at 10")
-    flag("--env", default="CartPole-v1", help="id of Gymnasium, or module:id")
-    flag("--env-kwargs", type=JSON, default={}, help="arguments of the environment")
-    flag("--max-episode-steps", type=count, help="time limit instead of its own")
+    flag("--normalize-observations", action=switch, default=True, help="mean 0, std 1")
+    flag("--normalize-rewards", action=switch, default=True, help="by their scale only")
+    flag("--env", default="CartPole-v1", help="Gymnasium id, or module:id")
+    flag("--env-kwargs", type=JSON, default={}, help="its arguments, as JSON")
+    flag("--max-episode-steps", type=count, help="time limit in place of its own")
     flag("--num-envs", type=count, default=8, help="number of parallel environments")
     modes = ["auto", "sync", "async"]
-    flag("--vectorization", choices=modes, default="auto", help="async uses processes")
+    flag("--vectorization", choices=modes, default="auto", help="async: in processes")
     flag("--seed", type=number(int, 0, 1e9), default=0, help="random seed of the run")
     flag("--total-steps", type=count, default=100_000, help="environment steps")
-    flag("--device", choices=["cpu", "cuda"], default="cpu", help="of the networks")
-    flag("--run-dir", help="folder of log and checkpoint instead of a new one in runs")
+    flag("--device", choices=["cpu", "cuda"], default="cpu", help="for the networks")
+    flag("--run-dir", help="folder for log and checkpoint; by itself a new one in runs")
     flag("--checkpoint-every", type=count, default=20_000, help="environment steps")
-    flag("--eval-episodes", type=count, default=10, help="episodes of the evaluation")
-    flag("--video", metavar="FOLDER", help="film the evaluation in this folder")
+    flag("--eval-episodes", type=count, default=10, help="episodes to evaluate")
+    flag("--video", metavar="FOLDER", help="record the evaluation in this folder")
     flag("--resume", metavar="CHECKPOINT", help="continue a training run")
     flag("--evaluate", metavar="CHECKPOINT", help="evaluate a policy without training")
     flag("--watch", metavar="CHECKPOINT", help="evaluate a policy in a window")
@@ -534,7 +534,7 @@ def main(argv=None):
                 command = "watch" if steps >= args.total_steps else "resume"
                 script, path = shlex.quote(sys.argv[0]), shlex.quote(checkpoint)
                 print(f"{command + ':':7} python {script} --{command} {path}")
-            if steps < args.total_steps:  # end as Ctrl-C does: a shell's loop ends, too
+            if steps < args.total_steps:  # end by SIGINT, so that a shell loop ends
                 print("interrupted", flush=True)
                 if not hasattr(sys, "ps1"):  # an interactive Python goes on
                     signal.signal(signal.SIGINT, signal.SIG_DFL)

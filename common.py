@@ -9,8 +9,8 @@ Arrays are NumPy; row t, column i is step t in environment i.
                             belongs to another episode
 
 A column may hold several episodes. Gymnasium's vector environments reset an environment
-in the step after its episode's end. The row of a reset is no transition, and the caller
-must mask the result there; the other rows do not depend on it.
+in the step after its episode ends. That row is no transition: mask the result there.
+The other rows do not depend on it.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def rewards_to_go(rewards, done, gamma):
     """G_t = r_t + γ r_{t+1} + γ² r_{t+2} + ... to the end of the episode.
 
     rewards and done are (T, N); the result is (T, N). The episodes must be complete:
-    nothing stands in for the rewards after the last row.
+    rewards after the last row count as 0.
     Raises ValueError if the shapes differ.
     """
     rewards, done = _checked(rewards, done)
@@ -59,7 +59,7 @@ def generalized_advantages(rewards, values, terminated, done, gamma, lam):
     """Â_t = δ_t + γλ δ_{t+1} + (γλ)² δ_{t+2} + ..., δ_t = r_t + γ V(s_{t+1}) - V(s_t).
 
     Generalized advantage estimation (Schulman et al. 2016, eq. 16), a λ-weighted blend
-    of all n-step advantages: λ = 0 is Â^(1), λ = 1 is Â^(∞), as n = math.inf is above.
+    of all n-step advantages: λ = 0 is Â^(1), λ = 1 is Â^(∞), like n = math.inf.
 
     rewards, terminated and done are (T, N), values (T + 1, N); the result is (T, N).
     Raises ValueError on other shapes.
@@ -78,8 +78,8 @@ def generalized_advantages(rewards, values, terminated, done, gamma, lam):
 def normalize(x, valid):
     """x shifted to mean 0 and scaled to standard deviation 1 over its valid elements.
 
-    x, valid and the result have the same shape. A single element becomes 0, and so do
-    equal elements.
+    x, valid and the result have the same shape. If all elements are equal, they become
+    0, and so does a single one.
     """
     x = np.asarray(x, dtype=np.float64)
     counted = x[np.asarray(valid, dtype=bool)]
