@@ -1,12 +1,7 @@
-"""What many tests need: short runs, their log read back, rollouts, odd environments.
-
-The environments are registered on import; a process that has this folder on its
-PYTHONPATH finds them as support:Faulty-v0 and so on.
-"""
+"""What many tests need: short runs, their log read back, rollouts, odd environments."""
 
 import itertools
 import math
-import os
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,9 +37,9 @@ every_script = each(SCRIPTS)
 # ----------------------------------------------------------------------- short runs
 
 
-def short_flags(script, run_dir, env="CartPole-v1"):
-    """A run of a few iterations, each of two copies of the environment."""
-    flags = f"--env {env} --num-envs 2 --max-episode-steps 40 --total-steps 500"
+def short_flags(script, run_dir):
+    """A run of a few iterations, each of two copies of CartPole-v1."""
+    flags = "--num-envs 2 --max-episode-steps 40 --total-steps 500"
     if script in PARTIAL:
         flags += " --rollout-steps 50"
     if script in PPOS:
@@ -52,9 +47,15 @@ def short_flags(script, run_dir, env="CartPole-v1"):
     return [*flags.split(), "--hidden-sizes", "16", "--run-dir", str(run_dir)]
 
 
-def short_args(script, run_dir, *more, env="CartPole-v1"):
-    """The arguments of a short run, with more flags behind, which count."""
-    return script.parse_args([*short_flags(script, run_dir, env), *map(str, more)])
+def short_args(script, run_dir, **changes):
+    """The arguments of a short run, with changes where the script has such a flag."""
+    args = vars(script.parse_args(short_flags(script, run_dir)))
+    assert changes.keys() <= ALL_ARGS
+    args.update({name: changes[name] for name in changes if name in args})
+    return SimpleNamespace(**args)
+
+
+ALL_ARGS = {name for script in SCRIPTS for name in vars(script.parse_args([]))}
 
 
 def watch(monkeypatch, module, name):
@@ -135,7 +136,6 @@ OBSERVATION, ACTIONS = 3, 3  # sizes, in the rollouts below
 ACTION_SPACES = {
     "discrete": spaces.Discrete(ACTIONS),
     "box": spaces.Box(-1, 1, (2,)),
-    "two": spaces.Discrete(2),
 }
 each_action_space = pytest.mark.parametrize("space", ["discrete", "box"])
 
@@ -288,14 +288,14 @@ class CountingEnv(gym.Env):
 
     About half of the episodes end by terminated, the others by truncated. The diary
     holds one line for each step: (episode, step, action, reward, terminated, truncated,
-    observation that it led to).
+    observation that it led to); ended holds each episode's (return, length).
     """
 
     def __init__(self, longest):
         self.observation_space = spaces.Box(-np.inf, np.inf, (2,), np.float32)
         self.action_space = spaces.Discrete(2)
         self.longest, self.closed = longest, False
-        self.episode, self.diary = -1, []
+        self.episode, self.diary, self.ended = -1, [], []
         COPIES.append(self)
 
     def reset(self, *, seed=None, options=None):
@@ -312,6 +312,8 @@ class CountingEnv(gym.Env):
         done = self.number == self.length
         terminated = bool(done and self.ends_by_terminated)
         truncated = bool(done and not self.ends_by_terminated)
+        if done:  # 1 + 2 + ... + length
+            self.ended.append((self.length * (self.length + 1) / 2, self.length))
         result = (self.episode, self.number)
         self.diary.append((*line, reward, terminated, truncated, result))
         return np.array(result, np.float32), reward, terminated, truncated, {}
@@ -353,58 +355,5 @@ def register_space_env(observation_space, action_space, length=5):
     gym.register("Space-v0", entry_point, disable_env_checker=True)
 
 
-class FaultyEnv(gym.Env):
-    """Twenty steps an episode; at step `at` of its life, and after it, `fault` happens.
-
-    fault is one of: none, raises (step fails), dies (its process ends), reward=1e30 (or
-    another number), observation=nan (or another), constant (observations), never_ends,
-    one_step (episodes), no_rewards, outside (of its observation space).
-    """
-
-    LENGTH = 20
-
-    def __init__(self, fault="none", at=0, continuous=False):
-        name, _, value = fault.partition("=")
-        self.fault, self.value, self.at = name, float(value or 0), at
-        self.observation_space = spaces.Box(-1, 1, (3,), np.float64)
-        if name == "outside":
-            self.observation_space = spaces.Discrete(3)
-        box = spaces.Box(-2, 2, (1,), np.float32)
-        self.action_space = box if continuous else spaces.Discrete(2)
-        self.life = 0
-
-    def observation(self):
-        faulty = self.life >= self.at
-        if self.fault == "outside":
-            return 7 if faulty else 1
-        if self.fault == "observation" and faulty:
-            return np.full(3, self.value)
-        if self.fault == "constant":
-            return np.full(3, 0.5)
-        return self.np_random.uniform(-1, 1, 3)
-
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        self.time = 0
-        return self.observation(), {}
-
-    def step(self, action):
-        self.life += 1
-        self.time += 1
-        faulty = self.life >= self.at
-        if self.fault == "raises" and faulty:
-            raise ZeroDivisionError("the pole has no length")
-        if self.fault == "dies" and faulty:
-            os._exit(9)
-        reward = float(np.sum(action))
-        if self.fault == "reward" and faulty:
-            reward = self.value
-        if self.fault == "no_rewards":
-            reward = 0.0
-        length = {"one_step": 1, "never_ends": np.inf}.get(self.fault, self.LENGTH)
-        return self.observation(), reward, self.time >= length, False, {}
-
-
 gym.register("Counting-v0", CountingEnv, kwargs={"longest": 9})
 gym.register("Endless-v0", CountingEnv, kwargs={"longest": 10**9})
-gym.register("Faulty-v0", FaultyEnv, disable_env_checker=True)

@@ -12,7 +12,6 @@ import signal
 import sys
 from types import SimpleNamespace
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -25,17 +24,15 @@ from support import (
     each,
     every_script,
     register_space_env,
+    short_args,
     spaces_of,
     train_and_watch,
     watch,
 )
 from torch import nn
-from torch.distributions import Categorical
 
 import ppo_clip
 import reinforce
-
-RAW = ["--no-normalize-observations", "--no-normalize-rewards"]
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +40,11 @@ def no_copies_yet():
     COPIES.clear()
 
 
-def arguments(script, tmp_path, *flags):
-    """The arguments of a run on Counting-v0, unless the flags name another one."""
-    args = script.parse_args(["--env", "Counting-v0", "--hidden-sizes", "4", *flags])
-    args.run_dir = str(tmp_path / "run")
-    return args
+def raw_args(script, tmp_path, **changes):
+    """A short run on Counting-v0, without a time limit and without normalisation."""
+    raw = {"env": "Counting-v0", "max_episode_steps": None}
+    raw |= {"normalize_observations": False, "normalize_rewards": False}
+    return short_args(script, tmp_path / "run", **raw | changes)
 
 
 def lines(rollout, copy):
@@ -63,128 +60,70 @@ def lines(rollout, copy):
     return result
 
 
-def returns_and_lengths(diary):
-    """(return, length) of each episode in a diary that has ended."""
-    result, so_far = [], []
-    for *_, reward, terminated, truncated, _ in diary:
-        so_far.append(reward)
-        if terminated or truncated:
-            result.append((sum(so_far), len(so_far)))
-            so_far = []
-    return result
-
-
-# Partial trajectories: actor_critic.py, ppo_kl.py, ppo_clip.py
-
-
-@pytest.fixture(scope="module", params=PARTIAL, ids=lambda s: s.__name__)
-def partial_run(request, tmp_path_factory):
-    """The rollouts, 7 steps of 3 copies each, and the copies of one training run."""
-    COPIES.clear()
-    flags = ["--total-steps", "400", "--num-envs", "3", "--rollout-steps", "7", *RAW]
-    args = arguments(request.param, tmp_path_factory.mktemp("partial"), *flags)
-    rollouts, _ = train_and_watch(request.param, args)
-    return rollouts, list(COPIES)
-
-
-def test_the_valid_rows_of_a_run_are_exactly_the_steps_taken(partial_run):
+@each(PARTIAL)
+def test_the_valid_rows_of_partial_trajectories_are_exactly_the_steps_taken(
+    script, tmp_path
+):
     """None is lost between two rollouts, none is in twice, none is made up.
 
     The row after a step is what it led to, also at an episode's end: the same episode,
-    one step on.
+    one step on. The row after an end is masked, also in the next rollout. What counts
+    as steps and as episodes are the real ones, with their raw returns.
     """
-    rollouts, copies = partial_run
-    for copy, env in enumerate(copies):
+    args = raw_args(script, tmp_path, num_envs=3, rollout_steps=7)
+    rollouts, _ = train_and_watch(script, args)
+    assert len(COPIES) == 3 and len(rollouts) > 10
+    for copy, env in enumerate(COPIES):
         rows = [line for rollout in rollouts for line in lines(rollout, copy)]
         assert rows == env.diary
         assert sum(terminated for *_, terminated, _, _ in rows) > 5
         assert sum(truncated for *_, truncated, _ in rows) > 5
-    assert len(copies) == 3 and len(rollouts) > 10
-
-
-def test_the_row_after_an_episodes_end_is_masked_also_in_the_next_rollout(partial_run):
-    rollouts, _ = partial_run
     valid = np.concatenate([rollout.valid for rollout in rollouts])
     done = np.concatenate([rollout.done for rollout in rollouts])
-    assert valid[0].all()
+    assert valid[0].all() and not done[~valid].any()  # a reset ends nothing
     np.testing.assert_array_equal(valid[1:], ~done[:-1])
-    assert not done[~valid].any()  # a reset ends nothing
     assert any(rollout.done[-1].any() for rollout in rollouts[:-1])
-    assert any(not rollout.valid[0].all() for rollout in rollouts[1:])
-
-
-def test_a_partial_run_counts_its_real_steps_and_each_raw_episode_once(partial_run):
-    rollouts, copies = partial_run
-    for rollout in rollouts:
-        assert rollout.num_steps == rollout.valid.sum()
-    taken = sum(len(env.diary) for env in copies)
-    assert sum(rollout.num_steps for rollout in rollouts) == taken >= 400
-    assert taken < sum(rollout.valid.size for rollout in rollouts)
+    assert all(rollout.num_steps == rollout.valid.sum() for rollout in rollouts)
     found = [episode for rollout in rollouts for episode in rollout.episodes]
-    expected = [pair for env in copies for pair in returns_and_lengths(env.diary)]
-    assert sorted(found) == sorted(expected)
+    assert sorted(found) == sorted(pair for env in COPIES for pair in env.ended)
 
 
-# Whole trajectories: reinforce.py, vpg_baseline.py
+@each(WHOLE)
+def test_each_copy_gives_exactly_its_first_whole_trajectory(script, tmp_path):
+    """From the reset to the end: never cut, never left out for being long.
 
-
-@pytest.fixture(scope="module", params=WHOLE, ids=lambda s: s.__name__)
-def whole_run(request, tmp_path_factory):
-    """[(rollout, each copy's diary of that iteration), ...] of one training run."""
-    COPIES.clear()
-    flags = ["--total-steps", "500", "--num-envs", "3", *RAW]
-    args = arguments(request.param, tmp_path_factory.mktemp("whole"), *flags)
-    rollouts, _ = train_and_watch(request.param, args)
+    The steps after it are simulated, so they are paid for, though nobody learns from
+    them. Keeping those that finish first would meet the short ones more often.
+    """
+    args = raw_args(script, tmp_path, num_envs=3)
+    rollouts, _ = train_and_watch(script, args)
     assert len(COPIES) == 3 and len(rollouts) > 10
-
-    def diary(copy, k):
-        """From the episode that iteration k began with to that of the next one."""
-        first = rollouts[k].obs[0, copy, 0]
-        after = rollouts[k + 1].obs[0, copy, 0] if k + 1 < len(rollouts) else np.inf
-        return [line for line in COPIES[copy].diary if first <= line[0] < after]
-
-    indices = range(len(rollouts))
-    return [(rollouts[k], [diary(copy, k) for copy in range(3)]) for k in indices]
-
-
-def test_each_copy_gives_exactly_its_first_whole_trajectory(whole_run):
-    """From the reset to the end: never cut, never left out for being long."""
-    for rollout, diaries in whole_run:
-        for copy, diary in enumerate(diaries):
-            first = [line for line in diary if line[0] == diary[0][0]]
-            assert lines(rollout, copy) == first
-            assert rollout.obs[0, copy, 1] == 0
-            *_, terminated, truncated, _ = first[-1]
-            assert terminated or truncated
-
-
-def test_long_trajectories_are_met_as_often_as_they_are_drawn(whole_run):
-    """Keeping those that finish first would meet the short ones more often."""
-    lengths = [n for rollout, _ in whole_run for n in rollout.valid.sum(axis=0)]
+    starts = [rollout.obs[0, :, 0] for rollout in rollouts] + [np.full(3, np.inf)]
+    lengths = []
+    for rollout, begin, end in zip(rollouts, starts, starts[1:]):
+        episodes, num_steps = [], 0
+        for copy, env in enumerate(COPIES):
+            taken = [line for line in env.diary if begin[copy] <= line[0] < end[copy]]
+            first = [line for line in taken if line[0] == begin[copy]]
+            assert lines(rollout, copy) == first and first[0][1] == 0
+            assert first[-1][4] or first[-1][5]
+            episodes.append((sum(line[3] for line in first), len(first)))
+            num_steps += len(taken)
+        assert sorted(rollout.episodes) == sorted(episodes)
+        assert rollout.num_steps == num_steps >= rollout.valid.sum()
+        assert len(rollout.rewards) == max(length for _, length in episodes)
+        lengths += [length for _, length in episodes]
+    assert set(lengths) == set(range(1, 10))  # drawn with equal chances
     standard_error = np.sqrt((9**2 - 1) / 12 / len(lengths))
-    assert abs(np.mean(lengths) - 5) < 4 * standard_error  # drawn from 1, ..., 9
-    assert set(lengths) == set(range(1, 10))
-
-
-def test_steps_after_a_copys_trajectory_count_but_its_first_episode_alone_is_kept(
-    whole_run,
-):
-    """They are simulated, so they are paid for, though nobody learns from them."""
-    for rollout, diaries in whole_run:
-        assert rollout.num_steps == sum(map(len, diaries))
-        expected = [returns_and_lengths(diary)[0] for diary in diaries]
-        assert sorted(rollout.episodes) == sorted(expected)
-        assert len(rollout.rewards) == max(length for _, length in expected)
-    assert any(rollout.num_steps > rollout.valid.sum() for rollout, _ in whole_run)
+    assert abs(np.mean(lengths) - 5) < 4 * standard_error
 
 
 @each([reinforce, ppo_clip])
 def test_max_episode_steps_sets_the_horizon(script, tmp_path):
     """The limit shows as truncated, not as terminated."""
-    flags = ["--env", "Endless-v0", "--num-envs", "2", "--max-episode-steps", "7", *RAW]
-    args = arguments(script, tmp_path, *flags, "--total-steps", "520")
+    args = raw_args(script, tmp_path, env="Endless-v0", max_episode_steps=7)
     rollout = train_and_watch(script, args)[0][0]
-    assert rollout.episodes and {length for _, length in rollout.episodes} == {7}
+    assert {length for _, length in rollout.episodes} == {7}
     assert not rollout.terminated.any()
     ends = [line for copy in (0, 1) for line in lines(rollout, copy) if line[5]]
     assert ends and {line[1] + 1 for line in ends} == {7}
@@ -192,18 +131,15 @@ def test_max_episode_steps_sets_the_horizon(script, tmp_path):
 
 def test_max_episode_steps_sets_the_horizon_of_a_vectorized_environment_too(tmp_path):
     """CartPole-v1 has a vector version of its own, which no wrapper limits."""
-    flags = ["--env", "CartPole-v1", "--num-envs", "4", "--max-episode-steps", "12"]
-    args = arguments(reinforce, tmp_path, *flags)
-    envs = reinforce.make_envs(args, 4)
-    envs.reset(seed=0)
-    policy = reinforce.Policy(envs, [4], 1.0)
-    rollout = reinforce.collect_trajectories(args, envs, policy)
+    args = raw_args(reinforce, tmp_path, env="CartPole-v1", max_episode_steps=12)
+    args.num_envs = 8
+    rollout = collect(reinforce, args, reinforce.Policy(spaces_of(TWO, 4), [4], 1.0))
     assert max(length for _, length in rollout.episodes) == 12
     assert (rollout.done & ~rollout.terminated)[11].any()
 
 
 def test_a_trajectory_that_outlasts_the_run_is_an_error_naming_the_flag(tmp_path):
-    args = arguments(reinforce, tmp_path, "--env", "Endless-v0", "--total-steps", "50")
+    args = raw_args(reinforce, tmp_path, env="Endless-v0", total_steps=50)
     with pytest.raises(reinforce.UsageError, match="--max-episode-steps"):
         reinforce.train(args)
     assert sum(len(env.diary) for env in COPIES) <= 50 + args.num_envs
@@ -212,8 +148,8 @@ def test_a_trajectory_that_outlasts_the_run_is_an_error_naming_the_flag(tmp_path
 
 def test_a_last_batch_may_overshoot_the_budget_when_no_trajectory_does(tmp_path):
     """8 trajectories of 12 steps are more than 95 steps, yet each alone is not."""
-    flags = ["--env", "Endless-v0", "--max-episode-steps", "12", "--num-envs", "8"]
-    args = arguments(reinforce, tmp_path, *flags, "--total-steps", "95", *RAW)
+    changes = {"env": "Endless-v0", "max_episode_steps": 12, "num_envs": 8}
+    args = raw_args(reinforce, tmp_path, total_steps=95, **changes)
     rollouts, _ = train_and_watch(reinforce, args)
     assert [rollout.num_steps for rollout in rollouts] == [8 * 12]
 
@@ -226,14 +162,15 @@ def test_a_trajectory_of_ten_thousand_steps_is_remarked_upon_once(capsys):
         step=lambda action: (obs, np.ones(1), no, no | (next(steps) > 10_000), info),
     )
     args = reinforce.parse_args(["--num-envs", "1"])
-    fixed = SimpleNamespace(sample=lambda: torch.zeros(1, dtype=int))
-    policy = SimpleNamespace(distribution=lambda obs: fixed)
+    policy = scripted_policy(lambda obs: torch.zeros(1, dtype=int))
     rollout = reinforce.collect_trajectories(args, envs, policy)
     assert len(rollout.rewards) == 10_001
     assert "".join(capsys.readouterr()).count("--max-episode-steps") == 1
 
 
 # Sampling
+
+ONE, TWO = spaces.Discrete(1), spaces.Discrete(2)
 
 
 def collect(script, args, policy):
@@ -245,14 +182,11 @@ def collect(script, args, policy):
     return script.collect_rollout(args, envs, policy, obs, np.zeros(len(obs), bool))
 
 
-def policy_for(space):
-    """A policy with random parameters, for observations of 1 number."""
-    torch.manual_seed(0)
-    policy = ppo_clip.Policy(spaces_of(space, observation=1), [8], 1.0)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.copy_(torch.randn_like(parameter))
-    return policy
+def scripted_policy(sample):
+    """A policy whose sampled action is sample(obs)."""
+    return SimpleNamespace(
+        distribution=lambda obs: SimpleNamespace(sample=lambda: sample(obs))
+    )
 
 
 @each([reinforce, ppo_clip])
@@ -264,14 +198,17 @@ def test_actions_are_drawn_from_the_policys_distribution(script, space, tmp_path
 
     χ² with 4 degrees of freedom: p = 1e-4 at 23.5. Noise of mean 0 and variance 1.
     """
-    register_space_env(spaces.Discrete(1), space, length=100)
-    flags = ["--env", "Space-v0", "--num-envs", "100", "--rollout-steps", "100"]
-    flags = flags if script is ppo_clip else flags[:-2]
-    policy = policy_for(space)
-    actions = collect(script, arguments(script, tmp_path, *flags), policy).actions
-    assert actions.shape == (100, 100, *space.shape)
+    register_space_env(ONE, space, length=100)
+    changes = {"num_envs": 100, "rollout_steps": 100, "total_steps": 20_000}
+    args = raw_args(script, tmp_path, env="Space-v0", **changes)
+    torch.manual_seed(0)
+    policy = script.Policy(spaces_of(space, observation=1), [8], 1.0)
     with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(torch.randn_like(parameter))
         distribution = policy.distribution(torch.ones(1, 1))
+    actions = collect(script, args, policy).actions
+    assert actions.shape == (100, 100, *space.shape)
     if isinstance(space, spaces.Discrete):
         expected = 10_000 * distribution.probs[0].numpy()
         counted = np.bincount(actions.flatten(), minlength=5)
@@ -287,18 +224,11 @@ def test_actions_are_drawn_from_the_policys_distribution(script, space, tmp_path
 @each([reinforce, ppo_clip])
 def test_an_action_is_drawn_for_the_observation_that_stands_beside_it(script, tmp_path):
     """This policy does what the observation says: the parity of the step's number."""
-
-    def distribution(obs):
-        odd = obs[:, 1] % 2
-        return Categorical(logits=1e3 * torch.stack([1 - odd, odd], dim=-1))
-
-    args = arguments(script, tmp_path, "--num-envs", "4", *RAW)
-    rollout = collect(script, args, SimpleNamespace(distribution=distribution))
-    expected = rollout.obs[:-1, :, 1] % 2
-    np.testing.assert_array_equal(rollout.actions, expected)
-    for copy, env in enumerate(COPIES):
-        received = [line[2] for line in env.diary if line[1] == 1]
-        assert received and set(received) == {1}, copy
+    policy = scripted_policy(lambda obs: obs[:, 1].long() % 2)
+    rollout = collect(script, raw_args(script, tmp_path), policy)
+    np.testing.assert_array_equal(rollout.actions, rollout.obs[:-1, :, 1] % 2)
+    received = [line[2] for env in COPIES for line in env.diary if line[1] == 1]
+    assert received and set(received) == {1}
 
 
 # The networks at first
@@ -307,56 +237,51 @@ def test_an_action_is_drawn_for_the_observation_that_stands_beside_it(script, tm
 def test_weights_are_orthogonal_and_biases_0_at_first():
     """W Wᵀ or WᵀW is gain² times the identity: √2 inside, 0.01 and 1 at the end."""
     envs = spaces_of(spaces.Discrete(5), observation=4)
-    for network, last_gain in [
-        (ppo_clip.Policy(envs, [8, 6], 1.0).network, 0.01),
-        (ppo_clip.ValueFunction(envs, [8, 6]).network, 1.0),
-        (ppo_clip.mlp([4, 8, 6, 5], last_gain=3.0), 3.0),
+    policy = ppo_clip.Policy(envs, [8, 6], 1.0)
+    value_function = ppo_clip.ValueFunction(envs, [8, 6])
+    for network, outputs, last_gain in [
+        (policy.network, 5, 0.01),
+        (value_function.network, 1, 1.0),
     ]:
         kinds = [nn.Linear, nn.Tanh, nn.Linear, nn.Tanh, nn.Linear]
         assert [type(layer) for layer in network] == kinds
-        sizes = [(layer.in_features, layer.out_features) for layer in network[::2]]
-        assert sizes[:2] == [(4, 8), (8, 6)]
+        sizes = [layer.weight.shape for layer in network[::2]]
+        assert sizes == [(8, 4), (6, 8), (outputs, 6)]
         for layer, gain in zip(network[::2], [2**0.5, 2**0.5, last_gain]):
-            W = (
-                layer.weight
-                if layer.in_features > layer.out_features
-                else layer.weight.T
-            )
-            torch.testing.assert_close(W @ W.T, gain**2 * torch.eye(len(W)))
+            W = layer.weight.detach().numpy()
+            W = W if W.shape[0] < W.shape[1] else W.T
+            np.testing.assert_allclose(W @ W.T, gain**2 * np.eye(len(W)), atol=1e-6)
             assert not layer.bias.any()
-    assert ppo_clip.ValueFunction(envs, [8])(torch.ones(7, 4)).shape == (7,)
-    probs = ppo_clip.Policy(envs, [8], 1.0).distribution(torch.randn(99, 4)).probs
+    assert value_function(torch.ones(7, 4)).shape == (7,)
+    probs = policy.distribution(torch.randn(99, 4)).probs
     assert probs.shape == (99, 5) and (probs - 1 / 5).abs().max() < 0.01
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3)], ids=str)
-def test_the_first_noise_has_one_square_length_however_many_actions(shape):
+def test_the_first_noise_has_one_square_length_however_many_actions():
     """E|a - mean|² = Σσ², in each state; an action is one event for each row."""
-    for variance in 1.0, 2.0:
-        envs = spaces_of(spaces.Box(-1, 1, shape), observation=4)
-        policy = ppo_clip.Policy(envs, [8], variance)
-        distribution = policy.distribution(torch.randn(7, 4))
-        assert distribution.batch_shape == (7,) and distribution.event_shape == shape
-        variances = distribution.variance.reshape(7, -1)
-        assert variances.sum(-1).tolist() == pytest.approx([variance] * 7)
-        assert variances.std().item() < 1e-6 or shape in [(), (1,)]
+    for shape in (), (1,), (6,), (2, 3):
+        for variance in 1.0, 2.0:
+            envs = spaces_of(spaces.Box(-1, 1, shape), observation=4)
+            policy = ppo_clip.Policy(envs, [8], variance)
+            distribution = policy.distribution(torch.randn(7, 4))
+            assert (distribution.batch_shape, distribution.event_shape) == ((7,), shape)
+            variances = distribution.variance.reshape(7, -1)
+            expected = np.full(variances.shape, variance / variances.shape[1])
+            np.testing.assert_allclose(variances.detach(), expected, rtol=1e-5)
 
 
 @every_script
 def test_a_run_starts_with_the_initial_variance_and_the_hidden_sizes(script, tmp_path):
     """Two numbers an action: Σσ² = 8 is σ = 2 for each; with α = 0 it stays there."""
-    flags = "--env Space-v0 --num-envs 1 --learning-rate 0 --initial-variance 8"
-    args = arguments(script, tmp_path, *flags.split())
-    args.total_steps, args.rollout_steps, args.hidden_sizes = 20, 10, [5, 7]
     register_space_env(spaces.Box(-1, 1, (3,), np.float32), spaces.Box(-1, 1, (2,)))
-    policy, _ = script.train(args)
+    changes = {"env": "Space-v0", "initial_variance": 8.0, "hidden_sizes": [5, 7]}
+    changes |= {"total_steps": 20, "rollout_steps": 10, "learning_rate": 0.0}
+    policy, _ = script.train(args := raw_args(script, tmp_path, **changes))
     assert policy.log_std.tolist() == pytest.approx([np.log(2)] * 2)
-    networks = [policy.network.state_dict()]
-    if script is not reinforce:
-        networks.append(checkpoint(args.run_dir)["value_function"])
-    for state in networks:
-        shapes = [w.shape for name, w in state.items() if "weight" in name]
-        assert shapes[:2] == [(5, 3), (7, 5)] and len(shapes) == 3
+    saved = checkpoint(args.run_dir)
+    for network in ["policy"] + ["value_function"] * (script is not reinforce):
+        weights = [w for name, w in saved[network].items() if "weight" in name]
+        assert [w.shape for w in weights][:2] == [(5, 3), (7, 5)] and len(weights) == 3
 
 
 # Actions
@@ -365,69 +290,48 @@ def test_a_run_starts_with_the_initial_variance_and_the_hidden_sizes(script, tmp
 def received_and_kept(space, samples, tmp_path):
     """What a Space-v0 gets of these sampled actions, and what the rollout keeps."""
     register_space_env(spaces.Box(-1, 1, (1,), np.float32), space, length=1000)
-    flags = ["--env", "Space-v0", "--num-envs", "1"]
-    args = arguments(ppo_clip, tmp_path, *flags, "--rollout-steps", str(len(samples)))
+    changes = {"num_envs": 1, "rollout_steps": len(samples)}
+    args = raw_args(ppo_clip, tmp_path, env="Space-v0", **changes)
     remaining = (torch.as_tensor(sample)[None] for sample in samples)
-    scripted = SimpleNamespace(sample=lambda: next(remaining))
-    policy = SimpleNamespace(distribution=lambda obs: scripted)
-    rollout = collect(ppo_clip, args, policy)
+    rollout = collect(ppo_clip, args, scripted_policy(lambda obs: next(remaining)))
     return np.array(COPIES[-1].received), rollout.actions[:, 0]
+
+
+def box(low, high):
+    return spaces.Box(np.float32(low), np.float32(high))
+
+
+FOUR = [[-5], [-1], [1], [5]]  # samples below, at and above the ends of [-1, 1]
+ANY_SHAPE = spaces.Box(-2, 3, (), np.float32), spaces.Box(-2, 3, (2, 2), np.float64)
 
 
 @pytest.mark.parametrize(
     "space, samples, expected",
     [
-        pytest.param(
-            spaces.Box(np.float32([-2, 0]), np.float32([3, 10])),
-            [[1, 1], [-1, -1], [3, 3], [-3, -1.5], [0, 0.5]],
-            [[3, 10], [-2, 0], [3, 10], [-2, 0], [0.5, 7.5]],
-            id="stretched from [-1, 1] to the bounds; beyond is clipped",
-        ),
-        pytest.param(
-            spaces.Box(-np.inf, np.inf, (2,), np.float32),
-            [[7.5, -1234.0], [0.0, 1e-3]],
-            [[7.5, -1234.0], [0.0, 1e-3]],
-            id="without bounds they arrive as they are",
-        ),
-        pytest.param(
-            spaces.Box(0, np.inf, (1,), np.float32),
-            [[-3], [0.25], [40]],
-            [[0], [0.25], [40]],
-            id="with one bound they are only clipped",
-        ),
-        pytest.param(
-            spaces.Box(np.float32([-3e38, -5]), np.float32([3e38, 5])),
-            [[7.5, 1], [-0.25, -1]],
-            [[7.5, 5], [-0.25, -5]],
-            id="each dimension for itself; huge bounds are none",
-        ),
-        pytest.param(
-            spaces.Box(-2, 3, (2, 2), np.float64),
-            [[[1, 0], [-1, 9]], [[0, 0], [0, 0]]],
-            [[[3, 0.5], [-2, 3]], [[0.5, 0.5], [0.5, 0.5]]],
-            id="of any shape and precision",
-        ),
-        pytest.param(spaces.Box(-2, 3, ()), [1, 0.2], [3, 1], id="or of none"),
+        # stretched from [-1, 1] to the bounds, each dimension for itself
+        (box([-2, 0], [3, 9]), [[1, 1], [-1, 0]], [[3, 9], [-2, 4.5]]),
+        # no rounding takes an action past its bound, and it is clipped there
+        (box([-0.2], [1.2]), FOUR, [[-0.2], [-0.2], [1.2], [1.2]]),
+        (box([-2.0], [0.7]), FOUR, [[-2.0], [-2.0], [0.7], [0.7]]),
+        (box([0.1], [0.3]), FOUR, [[0.1], [0.1], [0.3], [0.3]]),
+        # without bounds they arrive as they are, with one bound they are only clipped
+        (box([-np.inf], [np.inf]), [[7.5], [-1234], [1e-3]], [[7.5], [-1234], [1e-3]]),
+        (box([0], [np.inf]), [[-3], [0.25], [40]], [[0], [0.25], [40]]),
+        # huge bounds are none
+        (box([-3e38, -5], [3e38, 5]), [[7.5, 1], [-0.25, -1]], [[7.5, 5], [-0.25, -5]]),
+        # of any shape and precision
+        (ANY_SHAPE[0], [1, 0.2], [3, 1]),
+        (ANY_SHAPE[1], [[[1, 0], [-1, 9]]] * 2, [[[3, 0.5], [-2, 3]]] * 2),
     ],
+    ids=str,
 )
 def test_box_actions_are_fitted_to_their_bounds(space, samples, expected, tmp_path):
     """The rollout keeps what was sampled: that is what the policy has a density for."""
     received, kept = received_and_kept(space, np.float32(samples), tmp_path)
-    assert received.dtype == space.dtype and all(
-        space.contains(np.array(a)) for a in received
-    )
+    assert received.dtype == space.dtype
+    assert all(space.contains(np.array(action)) for action in received)
     np.testing.assert_allclose(received, expected, rtol=1e-6)
     np.testing.assert_array_equal(kept, np.float32(samples))
-
-
-def test_rounding_takes_no_action_past_its_bound(tmp_path):
-    """Stretched by a middle and a half that are rounded, 1 can be a bit above high."""
-    for low, high in (-0.2, 1.2), (-2.0, 0.7), (0.1, 0.3):
-        space = spaces.Box(np.float32([low]), np.float32([high]))
-        samples = np.float32([[-5], [-1], [1], [5]])
-        received, _ = received_and_kept(space, samples, tmp_path)
-        assert received.dtype == np.float32 and all(map(space.contains, received))
-        np.testing.assert_allclose(received[:, 0], [low, low, high, high], rtol=1e-6)
 
 
 def test_discrete_actions_begin_at_the_spaces_start(tmp_path):
@@ -437,30 +341,17 @@ def test_discrete_actions_begin_at_the_spaces_start(tmp_path):
     assert kept.tolist() == [0, 1, 2, 0]
 
 
-def test_actions_may_be_numbers_or_matrices(tmp_path):
-    """The environment itself checks that each action lies in its space."""
-    for shape in (), (2, 2):
-        flags = "--env Space-v0 --num-envs 2 --rollout-steps 50 --total-steps 150"
-        args = arguments(ppo_clip, tmp_path / str(shape), *flags.split())
-        action_space = spaces.Box(-2, 3, shape, np.float64)
-        register_space_env(spaces.Box(-1, 1, (3,), np.float32), action_space)
-        policy, history = ppo_clip.train(args)
-        assert {total for _, total in history} == {5.0}
-        assert len(COPIES[-1].received) > 50
-        batch = policy.distribution(torch.zeros(6, 3))
-        assert batch.log_prob(batch.sample()).shape == (6,)  # one event for each row
-
-
 # Observations
 
 IMAGE = spaces.Box(0, 255, (4, 4, 3), np.uint8)
 BOX = spaces.Box(-1, 1, (2, 3), np.float32)
+MIXED = spaces.Tuple([spaces.Discrete(2), spaces.Dict(image=IMAGE, box=BOX)])
 
 
-def space_envs(space, tmp_path, *flags):
+def space_envs(space, tmp_path, **changes):
     """Two copies of Space-v0 with these observations, and the arguments."""
-    args = arguments(ppo_clip, tmp_path, "--env", "Space-v0", *flags)
-    register_space_env(space, spaces.Discrete(2))
+    register_space_env(space, TWO, length=changes.pop("length", 5))
+    args = raw_args(ppo_clip, tmp_path, env="Space-v0", **changes)
     return ppo_clip.make_envs(args, 2), args
 
 
@@ -471,15 +362,17 @@ def space_envs(space, tmp_path, *flags):
         spaces.Box(-1, 1, (), np.float32),
         BOX,
         IMAGE,
-        spaces.Discrete(3, start=5),
-        spaces.Tuple([spaces.Discrete(2), spaces.Dict(image=IMAGE, box=BOX)]),
+        MIXED,
         spaces.MultiDiscrete([2, 3]),
         spaces.MultiBinary(3),
+        spaces.Discrete(3, start=5),
     ],
     ids=str,
 )
 def test_every_observation_arrives_flat_and_as_float(space, tmp_path):
-    envs, args = space_envs(space, tmp_path, "--no-normalize-observations")
+    """A Discrete one is one-hot, and is never normalised: rare states would blow up."""
+    normalize = isinstance(space, spaces.Discrete)
+    envs, args = space_envs(space, tmp_path, normalize_observations=normalize)
     obs, _ = envs.reset(seed=3)
     for _ in range(8):
         expected = [spaces.flatten(space, env.shown[-1]) for env in COPIES]
@@ -489,25 +382,14 @@ def test_every_observation_arrives_flat_and_as_float(space, tmp_path):
         assert tensor.dtype == torch.float32
         np.testing.assert_array_equal(tensor.numpy(), np.float32(expected))
         obs, *_ = envs.step(np.zeros(2, int))
+    assert envs.statistics == {}
 
 
-def test_discrete_observations_are_one_hot_and_never_normalised(tmp_path):
-    """Normalising a one-hot code would blow up the states that are rarely met."""
-    envs, _ = space_envs(spaces.Discrete(4), tmp_path)
-    assert "observation" not in envs.statistics
-    obs, _ = envs.reset(seed=3)
-    for _ in range(8):
-        np.testing.assert_array_equal(obs, np.eye(4)[[env.shown[-1] for env in COPIES]])
-        obs, *_ = envs.step(np.zeros(2, int))
-
-
-@pytest.mark.parametrize(
-    "space", [BOX, IMAGE, spaces.Dict(a=BOX, b=spaces.Discrete(3))], ids=str
-)
+@pytest.mark.parametrize("space", [BOX, IMAGE, MIXED], ids=str)
 def test_observations_are_normalised_by_the_statistics_of_all_that_were_shown(
     space, tmp_path
 ):
-    envs, _ = space_envs(space, tmp_path)
+    envs, _ = space_envs(space, tmp_path, normalize_observations=True)
     obs, _ = envs.reset(seed=3)
     for _ in range(60):
         obs, *_ = envs.step(np.zeros(2, int))
@@ -518,25 +400,26 @@ def test_observations_are_normalised_by_the_statistics_of_all_that_were_shown(
     np.testing.assert_allclose(statistics.var, var, atol=1e-3, rtol=1e-4)
     last = np.array([spaces.flatten(space, env.shown[-1]) for env in COPIES])
     np.testing.assert_allclose(obs, (last - mean) / np.sqrt(var), atol=1e-2)
-
-
-def test_normalised_observations_are_clipped_at_ten(tmp_path):
-    envs, _ = space_envs(spaces.Box(-1e6, 1e6, (1,), np.float32), tmp_path)
-    envs.statistics["observation"].count = 1e9  # so that it stays at mean 0 and std 1
-    obs, _ = envs.reset(seed=3)
-    expected = [10 * np.sign(env.shown[0][0]) for env in COPIES]
-    np.testing.assert_array_equal(obs[:, 0], expected)
+    statistics.var, statistics.count = 1e-12 + 0 * var, 1e12  # stays so in one step
+    obs, *_ = envs.step(np.zeros(2, int))
+    assert (abs(obs) == 10).mean() > 0.9  # clipped
 
 
 def test_statistics_move_in_training_and_stand_still_in_evaluation(
     monkeypatch, tmp_path
 ):
-    """Evaluation sees through the same glasses as training did at its end."""
+    """Evaluation sees through the same glasses as training did at its end.
+
+    Its returns are raw, those of the episodes of one copy, which is closed then.
+    """
     made = watch(monkeypatch, ppo_clip, "make_envs")
-    flags = ["--total-steps", "200", "--num-envs", "2", "--rollout-steps", "50"]
-    args = arguments(ppo_clip, tmp_path, *flags)
+    changes = {"normalize_observations": True, "normalize_rewards": True}
+    args = raw_args(ppo_clip, tmp_path, eval_episodes=25, **changes)
     ppo_clip.train(args)
-    ppo_clip.evaluate(args, f"{args.run_dir}/checkpoint.pt")
+    returns = ppo_clip.evaluate(args, f"{args.run_dir}/checkpoint.pt")
+    env = COPIES[-1]
+    assert returns.tolist() == [episode_return for episode_return, _ in env.ended]
+    assert len(returns) == 25 and env.closed and len(COPIES) == 3
     training, evaluation = (envs.statistics for _, envs in made)
     saved = checkpoint(args.run_dir)
     assert set(training) == {"observation", "return"}
@@ -545,9 +428,9 @@ def test_statistics_move_in_training_and_stand_still_in_evaluation(
         mean, var, count = saved["observation"]
         np.testing.assert_array_equal(statistics.mean, mean)
         np.testing.assert_array_equal(statistics.var, var)
-        assert statistics.count == count > 200 and mean[0] > 1 and var[1] > 1
+        assert statistics.count == count > 500 and mean[0] > 1 and var[1] > 1
     _, var, count = saved["return"]
-    assert training["return"].var == var and count > 200
+    assert training["return"].var == var and count > 500
 
 
 # Rewards
@@ -558,30 +441,24 @@ def test_episodes_hold_raw_returns_while_the_rewards_are_normalised(
     script, monkeypatch, tmp_path
 ):
     made = watch(monkeypatch, script, "make_envs")
-    flags = ["--total-steps", "300", "--num-envs", "2", "--no-normalize-observations"]
-    rollout_steps = ["--rollout-steps", "50"] if script is ppo_clip else []
-    args = arguments(script, tmp_path, *flags, *rollout_steps)
+    args = raw_args(script, tmp_path, normalize_rewards=True)
     rollouts, _ = train_and_watch(script, args)
     for rollout in rollouts:
         raw = (1 + rollout.obs[:-1, :, 1])[rollout.valid]  # the environment's rule
-        normalised = rollout.rewards[rollout.valid]
-        ratio = raw / normalised
+        ratio = raw / rollout.rewards[rollout.valid]
         assert (ratio > 0).all()  # divided by a standard deviation, not shifted
     _, envs = made[0]
     scale = np.sqrt(envs.statistics["return"].var)
     assert ratio[-1] == pytest.approx(scale, rel=1e-6)
-    found = [episode for rollout in rollouts for episode in rollout.episodes]
-    possible = {(n * (n + 1) / 2, n) for n in range(1, 10)}  # 1 + 2 + ... + n
-    assert found and set(found) <= possible
+    found = {episode for rollout in rollouts for episode in rollout.episodes}
+    assert found <= {(n * (n + 1) / 2, n) for n in range(1, 10)}  # 1 + 2 + ... + n
 
 
 def test_rewards_are_divided_by_the_std_of_the_running_discounted_return(tmp_path):
     """Every step earns 1, and no episode ends: the t-th return is Σ γ^k over k < t."""
-    space = spaces.Box(-1, 1, (1,), np.float32)
-    register_space_env(space, spaces.Discrete(2), length=1000)
     for gamma in 0.5, 0.9:
-        flags = ["--env", "Space-v0", "--gamma", str(gamma)]
-        envs = ppo_clip.make_envs(arguments(ppo_clip, tmp_path, *flags), 2)
+        changes = {"gamma": gamma, "normalize_rewards": True, "length": 1000}
+        envs, _ = space_envs(BOX, tmp_path, **changes)
         envs.reset(seed=0)
         returns, running = [], 0.0
         for _ in range(40):
@@ -596,50 +473,35 @@ def test_rewards_are_divided_by_the_std_of_the_running_discounted_return(tmp_pat
         assert reward == pytest.approx(expected, rel=1e-3)
 
 
-def test_evaluated_returns_are_raw_and_of_whole_episodes(tmp_path):
-    """All episodes of one copy, in their order, and then it is closed."""
-    flags = ["--total-steps", "200", "--num-envs", "2", "--rollout-steps", "50"]
-    args = arguments(ppo_clip, tmp_path, *flags, "--eval-episodes", "25")
-    ppo_clip.train(args)
-    COPIES.clear()
-    returns = ppo_clip.evaluate(args, f"{args.run_dir}/checkpoint.pt")
-    (env,) = COPIES
-    assert returns.tolist() == [total for total, _ in returns_and_lengths(env.diary)]
-    assert len(returns) == 25 and env.closed
-
-
 # Vectorization
 
 
-def kind_of_envs(tmp_path, env, mode, **options):
-    args = arguments(ppo_clip, tmp_path, "--env", env, "--vectorization", mode)
-    envs = ppo_clip.make_envs(args, 2, **options)
-    envs.close()
-    return type(envs.unwrapped)
-
-
 def test_vectorization_names_how_the_copies_are_run(tmp_path):
-    sync, asynchronous = gym.vector.SyncVectorEnv, gym.vector.AsyncVectorEnv
-    assert kind_of_envs(tmp_path, "CartPole-v1", "sync") is sync
-    assert kind_of_envs(tmp_path, "CartPole-v1", "async") is asynchronous
-    assert kind_of_envs(tmp_path, "Counting-v0", "auto") is sync
-    own = kind_of_envs(tmp_path, "CartPole-v1", "auto")
-    assert own.__name__ == "CartPoleVectorEnv"
-    assert kind_of_envs(tmp_path, "CartPole-v1", "async", training=False) is sync
+    for env, mode, training, expected in [
+        ("CartPole-v1", "sync", True, "SyncVectorEnv"),
+        ("CartPole-v1", "async", True, "AsyncVectorEnv"),
+        ("CartPole-v1", "async", False, "SyncVectorEnv"),  # evaluation has one copy
+        ("CartPole-v1", "auto", True, "CartPoleVectorEnv"),  # its own
+        ("Counting-v0", "auto", True, "SyncVectorEnv"),
+    ]:
+        args = raw_args(ppo_clip, tmp_path, env=env, vectorization=mode)
+        envs = ppo_clip.make_envs(args, 2, training)
+        envs.close()
+        assert type(envs.unwrapped).__name__ == expected
 
 
 def test_sync_and_async_copies_give_the_same_rollout(tmp_path):
     """Also if Ctrl-C reaches the processes of the copies, which is not for them."""
     rollouts = []
-    for vectorization in "sync", "async":
-        flags = ["--env", "Pendulum-v1", "--vectorization", vectorization]
-        args = arguments(ppo_clip, tmp_path, *flags, "--rollout-steps", "250")
+    for mode in "sync", "async":
+        args = raw_args(ppo_clip, tmp_path, env="Pendulum-v1", vectorization=mode)
+        args.rollout_steps = 250
         envs = ppo_clip.make_envs(args, 2)
         torch.manual_seed(0)
         policy = ppo_clip.Policy(envs, [8], 1.0)
         obs, _ = envs.reset(seed=0)
-        if sys.platform != "win32":
-            for process in multiprocessing.active_children():
+        for process in multiprocessing.active_children():
+            if sys.platform != "win32":
                 os.kill(process.pid, signal.SIGINT)
         done = np.zeros(2, bool)
         rollouts.append(ppo_clip.collect_rollout(args, envs, policy, obs, done))

@@ -499,7 +499,7 @@ def test_train_moves_the_policy_by_the_optimizer_that_was_chosen(
     script, name, tmp_path, monkeypatch
 ):
     """In each update: SGD by learning rate × gradient, annealed, and Adam otherwise."""
-    flags = "--learning-rate", "0.125", "--max-grad-norm", "inf", "--optimizer", name
+    changes = {"learning_rate": 0.125, "max_grad_norm": math.inf, "optimizer": name}
     original, seen = script.update, []
 
     def watched(args, policy, *rest):
@@ -512,7 +512,7 @@ def test_train_moves_the_policy_by_the_optimizer_that_was_chosen(
         return metrics
 
     monkeypatch.setattr(script, "update", watched)
-    script.train(short_args(script, tmp_path, *flags))
+    script.train(short_args(script, tmp_path, **changes))
     kind = torch.optim.SGD if name == "sgd" else torch.optim.Adam
     assert all(kind_seen is kind for kind_seen, *_ in seen)
     assert seen[0][1] == 0.125 and len(seen) > 3

@@ -178,10 +178,9 @@ def test_in_training_beta_moves_once_an_iteration_by_the_logged_kl(tmp_path):
     From β_0 = 64 the KL is far too small at first, so β falls; δ is chosen so that the
     KL is also too large at times, and at times about right.
     """
-    flags = "--num-envs 4 --rollout-steps 16 --minibatch-size 32 --total-steps 2560"
-    flags += " --beta 64 --target-kl 0.008 --learning-rate 0.01"
-    flags += " --no-anneal-learning-rate --max-episode-steps 500"
-    ppo_kl.train(short_args(ppo_kl, tmp_path, *flags.split()))
+    changes = {"beta": 64.0, "target_kl": 0.008, "learning_rate": 0.01, "num_envs": 4}
+    changes |= {"total_steps": 2560, "rollout_steps": 16, "max_episode_steps": 500}
+    ppo_kl.train(short_args(ppo_kl, tmp_path, anneal_learning_rate=False, **changes))
     betas, kls = values(tmp_path, "train/beta"), values(tmp_path, "train/kl")
     assert betas[0] == 64 and len(betas) == len(kls) >= 40
     betas.append(checkpoint(tmp_path)["beta"])

@@ -21,7 +21,6 @@ import pytest
 import torch
 from support import (
     COPIES,
-    PARTIAL,
     PPOS,
     ROOT,
     SCRIPTS,
@@ -75,10 +74,10 @@ def run(request, tmp_path_factory):
     """A training run of 1,200 steps, and the calls of the script's functions in it."""
     script = request.param
     COPIES.clear()
-    flags = "--num-envs 8 --total-steps 1200 --checkpoint-every 300 --seed 0".split()
-    flags += ["--rollout-steps", "20"] if script in PARTIAL else []
     folder = tmp_path_factory.mktemp(script.__name__) / "run"
-    args = short_args(script, folder, *flags, env="Counting-v0")
+    changes = {"env": "Counting-v0", "num_envs": 8, "rollout_steps": 20}
+    changes |= {"total_steps": 1200, "checkpoint_every": 300}
+    args = short_args(script, folder, **changes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(script, "time", ticking_clock())
         names = "update", "log", "save_checkpoint", "open_log"
@@ -295,9 +294,9 @@ def test_seeds_that_are_near_each_other_seed_everything_differently():
 def test_a_seed_decides_every_parameter_and_every_logged_number(script, tmp_path):
     """Seed 0 is a seed like any other; each copy and run starts in its own state."""
     runs, first_states = [], []
-    for k, seed in enumerate("001"):
-        flags = "--seed", seed, "--total-steps", "200", "--no-normalize-observations"
-        args = short_args(script, tmp_path / str(k), *flags)
+    changes = {"total_steps": 200, "normalize_observations": False}
+    for k, seed in enumerate([0, 0, 1]):
+        args = short_args(script, tmp_path / str(k), seed=seed, **changes)
         torch.manual_seed(k)  # whatever was drawn before
         rollouts, (_, history) = train_and_watch(script, args)
         curves = scalars(args.run_dir)
@@ -365,7 +364,7 @@ def test_after_resuming_steps_log_and_learning_rate_go_on(
     script, tmp_path, monkeypatch
 ):
     """The log of the first part is ahead of its checkpoint: that is overwritten."""
-    args = short_args(script, tmp_path, "--checkpoint-every", "200")
+    args = short_args(script, tmp_path, checkpoint_every=200)
     updates, update = [], script.update
 
     def update_until_the_power_fails(*given):
@@ -416,10 +415,10 @@ def test_a_checkpoint_brings_the_flags_of_its_run_along(tmp_path):
 
     What belongs to one command is not saved: it would come back with the next one.
     """
-    more = ["--env-kwargs", '{"is_slippery": false, "map_name": "8x8"}', "--seed", "7"]
-    more += ["--hidden-sizes", "4", "6", "--no-normalize-rewards", "--gamma", "0.9"]
-    more += ["--video", "films"]
-    args = short_args(ppo_clip, tmp_path, *more, env="FrozenLake-v1")
+    flags = ["--env-kwargs", '{"is_slippery": false, "map_name": "8x8"}', "--seed", "7"]
+    flags += ["--hidden-sizes", "4", "6", "--no-normalize-rewards", "--gamma", "0.9"]
+    flags += ["--video", "films", "--env", "FrozenLake-v1"]
+    args = ppo_clip.parse_args([*short_flags(ppo_clip, tmp_path), *flags])
     train_n_iterations(ppo_clip, args, 1)
     commands = {"resume", "evaluate", "watch", "video", "run_dir"}
     assert set(checkpoint(tmp_path)["args"]) == set(vars(args)) - commands
@@ -471,7 +470,7 @@ def played_by_hand(policy, args, seed, episodes):
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 def test_the_saved_policy_plays_as_the_trained_one_does(env, tmp_path):
     """evaluate() gives what the policy in memory gets, in episodes not trained on."""
-    args = short_args(ppo_clip, tmp_path, "--eval-episodes", "4", env=env)
+    args = short_args(ppo_clip, tmp_path, env=env, eval_episodes=4)
     policy, _ = ppo_clip.train(args)
     returns = ppo_clip.evaluate(args, tmp_path / "checkpoint.pt")
     seed = ppo_clip.set_seed(args.seed, checkpoint(tmp_path)["steps"], 1)
@@ -502,7 +501,7 @@ def test_video_films_every_episode_of_an_evaluation(tmp_path, monkeypatch):
             films = [episode for episode in range(10) if trigger(episode)]
             made.append((env.render_mode, folder, films))
 
-    args = short_args(ppo_clip, tmp_path / "run", "--video", tmp_path / "films")
+    args = short_args(ppo_clip, tmp_path / "run", video=str(tmp_path / "films"))
     train_n_iterations(ppo_clip, args, 1)
     monkeypatch.setattr(gym.wrappers, "RecordVideo", RecordVideo)
     ppo_clip.evaluate(args, args.run_dir)
@@ -520,8 +519,8 @@ def test_three_episodes_are_three_films(tmp_path, monkeypatch):
     """Frames are drawn in memory, so no display is needed."""
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     monkeypatch.delenv("DISPLAY", raising=False)
-    more = "--eval-episodes", "3", "--max-episode-steps", "9", "--video", tmp_path / "f"
-    args = short_args(ppo_clip, tmp_path / "run", *more)
+    changes = {"eval_episodes": 3, "max_episode_steps": 9, "video": str(tmp_path / "f")}
+    args = short_args(ppo_clip, tmp_path / "run", **changes)
     train_n_iterations(ppo_clip, args, 1)
     ppo_clip.evaluate(args, args.run_dir)
     films = list((tmp_path / "f").glob("*.mp4"))
@@ -590,7 +589,7 @@ def test_a_script_runs_as_a_process_and_says_nothing_but_what_it_should(tmp_path
 @pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
 @every_script
 def test_a_run_on_a_CUDA_device_goes_on_and_is_evaluated_there(script, env, tmp_path):
-    policy, _ = script.train(short_args(script, tmp_path, "--device", "cuda", env=env))
+    policy, _ = script.train(short_args(script, tmp_path, device="cuda", env=env))
     assert next(policy.parameters()).is_cuda
     resume = script.parse_args(["--resume", str(tmp_path), "--total-steps", "800"])
     script.train(resume)
