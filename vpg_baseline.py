@@ -260,7 +260,7 @@ def train(args):
     finally:
         bar.close()
         writer.close()
-        envs.close()
+        envs.close(**envs.close_options)
     return policy, history
 
 
@@ -347,11 +347,12 @@ def make_envs(args, num_envs, training=True, **kwargs):
         low, high = actions.low, actions.high
         bounded = (low > -1e6) & (high < 1e6)
         bottom, top = np.where(bounded, low, -1), np.where(bounded, high, 1)
-        mid, half = (top + bottom) / 2, (top - bottom) / 2
-        envs = wrappers.TransformAction(
-            envs, lambda a: (mid + half * a).clip(low, high)
-        )
+        middle, half = (top + bottom) / 2, (top - bottom) / 2
+        envs = wrappers.TransformAction(envs, lambda a: a.clip(low, high))
+        envs = wrappers.TransformAction(envs, lambda a: middle + half * a)
     envs.statistics = statistics
+    # Ctrl-C may have lost an answer for which an async close would wait.
+    envs.close_options = {"timeout": 5} if args.vectorization == "async" else {}
     return envs
 
 
@@ -447,9 +448,7 @@ def number(kind, low, high=math.inf):
     def convert(text):
         value = float(text)
         if not low <= value <= high or (kind is int and value % 1 > 0):
-            raise argparse.ArgumentTypeError(
-                f"must be {kind.__name__} {low} to {high:g}"
-            )
+            raise argparse.ArgumentTypeError(f"need {kind.__name__}, {low} to {high:g}")
         return value if math.isinf(value) else kind(value)
 
     convert.__name__ = kind.__name__  # for argparse's message
