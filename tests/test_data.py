@@ -61,9 +61,7 @@ def lines(rollout, copy):
 
 
 @each(PARTIAL)
-def test_the_valid_rows_of_partial_trajectories_are_exactly_the_steps_taken(
-    script, tmp_path
-):
+def test_valid_rows_of_partial_trajectories_are_the_steps_taken(script, tmp_path):
     """None is lost between two rollouts, none is in twice, none is made up.
 
     The row after a step is what it led to, also at an episode's end: the same episode,
@@ -386,9 +384,7 @@ def test_every_observation_arrives_flat_and_as_float(space, tmp_path):
 
 
 @pytest.mark.parametrize("space", [BOX, IMAGE, MIXED], ids=str)
-def test_observations_are_normalised_by_the_statistics_of_all_that_were_shown(
-    space, tmp_path
-):
+def test_observations_are_normalised_by_all_that_were_shown(space, tmp_path):
     envs, _ = space_envs(space, tmp_path, normalize_observations=True)
     obs, _ = envs.reset(seed=3)
     for _ in range(60):
@@ -405,9 +401,7 @@ def test_observations_are_normalised_by_the_statistics_of_all_that_were_shown(
     assert (abs(obs) == 10).mean() > 0.9  # clipped
 
 
-def test_statistics_move_in_training_and_stand_still_in_evaluation(
-    monkeypatch, tmp_path
-):
+def test_statistics_stand_still_in_evaluation(monkeypatch, tmp_path):
     """Evaluation sees through the same glasses as training did at its end.
 
     Its returns are raw, those of the episodes of one copy, which is closed then.
@@ -437,9 +431,7 @@ def test_statistics_move_in_training_and_stand_still_in_evaluation(
 
 
 @each([reinforce, ppo_clip])
-def test_episodes_hold_raw_returns_while_the_rewards_are_normalised(
-    script, monkeypatch, tmp_path
-):
+def test_normalised_rewards_leave_returns_raw(script, monkeypatch, tmp_path):
     made = watch(monkeypatch, script, "make_envs")
     args = raw_args(script, tmp_path, normalize_rewards=True)
     rollouts, _ = train_and_watch(script, args)

@@ -119,41 +119,75 @@ def assert_equal(one, other):
     torch.testing.assert_close(one, other.detach(), rtol=1e-5, atol=1e-6)
 
 
-# REINFORCE and VPG: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) (G_t - b(s_t))
+# The first gradient. REINFORCE and VPG: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) weight;
+# the others: the mean over the valid rows. At θ = θ_k PPO's ratio is 1 and ∇KL is 0, so
+# it is the actor-critic's. The critic goes down the mean of (V(s_t) - target)².
+
+N_STEP, GAE = {"advantage": "n-step"}, {"advantage": "gae", "n_steps": 1}
+FIRST_GRADIENTS = [
+    (reinforce, {"weight": "reward-to-go"}),
+    (reinforce, {"weight": "trajectory"}),
+    (vpg_baseline, {}),
+    (actor_critic, N_STEP | {"n_steps": 1}),
+    (actor_critic, N_STEP | {"n_steps": 3}),
+    (actor_critic, N_STEP | {"n_steps": math.inf}),
+    (actor_critic, GAE | {"gae_lambda": 0.8}),
+    (actor_critic, GAE | {"gae_lambda": 1.0}),
+    (ppo_kl, {"gae_lambda": 0.8, "beta": 100.0}),
+    (ppo_clip, {"gae_lambda": 0.8}),
+]
+
+
+def targets_of(script, rollout, v, flags):
+    """{(t, i): G_t, R(τ) or R̂_t} of the valid rows."""
+    if script in WHOLE:
+        return slow_rewards_to_go(rollout, 0.9, flags.get("weight", "reward-to-go"))
+    if flags.get("advantage") == "n-step":
+        return slow_targets(rollout, v, 0.9, n=flags["n_steps"])
+    return slow_targets(rollout, v, 0.9, lam=flags["gae_lambda"])
 
 
 @each_action_space
-@pytest.mark.parametrize("weight", ["reward-to-go", "trajectory"])
-def test_reinforce_weighs_each_row_with_its_return_and_nothing_else(weight, space):
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("script, flags", FIRST_GRADIENTS)
+def test_the_first_gradient_is_the_lectures_sum(script, flags, normalize, space):
+    """And nothing is subtracted from REINFORCE's weights, not even their mean."""
     for seed in SEEDS:
-        rollout = random_rollout(reinforce, space, seed)
-        policy, critic = networks(reinforce, space, seed)
-        weights = slow_rewards_to_go(rollout, 0.9, weight)
-        found = gradients(reinforce, policy, critic, rollout, weight=weight)
-        assert_equal(found[0], slow_policy_gradient(policy, rollout, weights, 3))
+        rollout = random_rollout(script, space, seed)
+        policy, critic = networks(script, space, seed)
+        v = all_values(critic, rollout)
+        targets = weights = targets_of(script, rollout, v, flags)
+        if script is not reinforce:
+            weights = {row: targets[row] - v[row] for row in targets}
+            weights = slow_normalize(weights) if normalize else weights
+        count = rollout.valid.shape[1] if script in WHOLE else rollout.valid.sum()
+        expected = [slow_policy_gradient(policy, rollout, weights, count)]
+        expected.append(slow_critic_gradient(critic, rollout, targets))
+        flags = flags | {"normalize_advantages": normalize}
+        found = gradients(script, policy, critic, rollout, **flags)
+        for one, other in zip(found, expected):
+            assert_equal(one, other)
+            assert other.norm() > 0.01
 
 
 def test_equal_returns_give_reinforce_a_gradient_too():
     """All trajectories alike, or one alone: a baseline would leave nothing."""
-    for weight in "reward-to-go", "trajectory":
-        for N in 1, 4:
-            obs = np.random.default_rng(0).normal(size=(2, N, OBSERVATION))
-            ends = np.ones((1, N))
-            rows = obs, np.zeros((1, N), int), 5 * ends, ends, ends, ends
-            rollout = make_rollout(reinforce, *rows)
-            policy, critic = networks(reinforce)
-            weights = {(0, i): 5.0 for i in range(N)}
-            (found,) = gradients(reinforce, policy, critic, rollout, weight=weight)
-            assert_equal(found, slow_policy_gradient(policy, rollout, weights, N))
-            assert found.norm() > 1
+    for N in 1, 4:
+        obs, ends = np.ones((2, N, OBSERVATION)), np.ones((1, N))
+        rows = obs, np.zeros((1, N), int), 5 * ends, ends, ends, ends
+        rollout = make_rollout(reinforce, *rows)
+        for weight in "reward-to-go", "trajectory":
+            pair = networks(reinforce)
+            assert gradients(reinforce, *pair, rollout, weight=weight)[0].norm() > 1
+
+
+# The baseline's re-fit, and the critic's
 
 
 @each_action_space
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_vpg_always_subtracts_the_baseline_from_before_its_refit(
-    scale, normalize, space
-):
+def test_vpg_subtracts_the_baseline_from_before_its_refit(scale, normalize, space):
     """However bad b is: at random weights it adds variance, and 100 times it more so.
 
     The re-fit is a large one, so that with b from after it the gradient is another.
@@ -179,66 +213,13 @@ def test_vpg_always_subtracts_the_baseline_from_before_its_refit(
         assert (found - slow_gradient(other)).norm() > 0.01 * found.norm()
 
 
-def test_the_refit_brings_the_baseline_to_the_returns_of_the_valid_rows():
-    """One trajectory per state, so that a linear b can fit every return exactly."""
-    one_hot = np.eye(OBSERVATION)[[[0, 1], [2, 0], [0, 0]]]  # s_t of two trajectories
-    rewards, done = [[1.0, 2.0], [4.0, 1000.0]], [[False, True], [True, False]]
-    valid = [[True, True], [True, False]]
-    actions = np.zeros((2, 2), dtype=int)
-    rollout = make_rollout(vpg_baseline, one_hot, actions, rewards, done, done, valid)
-    policy, b = networks(vpg_baseline, hidden=())
-    run_update(vpg_baseline, policy, b, rollout, lr=0.1, critic_epochs=500)
-    fitted = b(torch.eye(OBSERVATION)).tolist()
-    assert fitted == pytest.approx([1 + 0.9 * 4, 2.0, 4.0], abs=1e-3)
-
-
-# Actor-critic: ĝ = mean over the valid rows of ∇ log π_θ(a_t|s_t) (R̂_t - V(s_t)), and
-# the critic goes down the mean of (V(s_t) - R̂_t)².
-
-N_STEP, GAE = {"advantage": "n-step"}, {"advantage": "gae", "n_steps": 1}
-
-
-@each_action_space
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize(
-    "flags, target",
-    [
-        (N_STEP | {"n_steps": 1}, {"n": 1}),
-        (N_STEP | {"n_steps": 3}, {"n": 3}),
-        (N_STEP | {"n_steps": math.inf}, {"n": math.inf}),
-        (GAE | {"gae_lambda": 0.8}, {"lam": 0.8}),
-        (GAE | {"gae_lambda": 1.0}, {"n": math.inf}),
-    ],
-    ids=str,
-)
-def test_the_actor_critic_takes_the_mean_over_valid_rows(
-    flags, target, normalize, space
-):
-    for seed in SEEDS:
-        rollout = random_rollout(actor_critic, space, seed)
-        policy, critic = networks(actor_critic, space, seed)
-        v = all_values(critic, rollout)
-        targets = slow_targets(rollout, v, gamma=0.9, **target)
-        advantages = {row: targets[row] - v[row] for row in targets}
-        advantages = slow_normalize(advantages) if normalize else advantages
-        flags = flags | {"normalize_advantages": normalize}
-        found = gradients(actor_critic, policy, critic, rollout, **flags)
-        B = rollout.valid.sum()
-        assert_equal(found[0], slow_policy_gradient(policy, rollout, advantages, B))
-        assert_equal(found[1], slow_critic_gradient(critic, rollout, targets))
-
-
 @each([vpg_baseline, actor_critic])
-def test_the_critic_takes_its_steps_one_after_the_other_towards_the_same_targets(
-    script,
-):
+def test_the_critic_takes_all_its_steps_towards_the_same_targets(script):
     """R̂ stays what it was before the first step; the policy takes one step alone."""
     rollout = random_rollout(script)
     policy, critic = networks(script)
     slow_critic, v = copy.deepcopy(critic), all_values(critic, rollout)
-    targets = slow_targets(rollout, v, gamma=0.9, lam=0.8)
-    if script is vpg_baseline:
-        targets = slow_rewards_to_go(rollout, 0.9)
+    targets = targets_of(script, rollout, v, {"gae_lambda": 0.8})
     for _ in range(4):
         step = 0.125 * slow_critic_gradient(slow_critic, rollout, targets)
         moved = parameters_to_vector(slow_critic.parameters()).detach() + step
@@ -253,23 +234,7 @@ def test_the_critic_takes_its_steps_one_after_the_other_towards_the_same_targets
     assert step.norm() > 0.01
 
 
-# PPO: at θ = θ_k the ratio is 1 and ∇KL is 0; so the first step is the actor-critic's.
-
-
-@each_action_space
-@each(PPOS)
-def test_the_first_gradient_of_ppo_is_the_actor_critics(script, space):
-    for seed in SEEDS:
-        for normalize in False, True:
-            rollout = random_rollout(actor_critic, space, seed)
-            flags = {"normalize_advantages": normalize, "beta": 100.0}
-            flags |= {"advantage": "gae", "gae_lambda": 0.8}
-            found = gradients(script, *networks(script, space, seed), rollout, **flags)
-            plain = networks(actor_critic, space, seed)
-            expected = gradients(actor_critic, *plain, rollout, **flags)
-            for one, other in zip(found, expected):
-                assert other.norm() > 0.01
-                assert_equal(one, other)
+# PPO's minibatches
 
 
 class Recorder(torch.optim.SGD):
@@ -285,9 +250,7 @@ class Recorder(torch.optim.SGD):
 
 @pytest.mark.parametrize("minibatch_size, sizes", [(6, [8, 8, 7]), (24, [23])])
 @each(PPOS)
-def test_every_epoch_goes_over_every_row_once_in_minibatches_of_equal_size(
-    script, minibatch_size, sizes
-):
+def test_an_epochs_minibatches_are_of_equal_size(script, minibatch_size, sizes):
     """23 rows in minibatches of 6: three, and no remainder of 5 with a step of its own.
 
     At rest, the mean of an epoch's gradients, each weighted by its rows, is that of the
@@ -365,9 +328,7 @@ def slow_ratio(policy, old, obs, actions):
 
 @seeds
 @each_action_space
-def test_the_clipped_gradient_is_that_of_the_objective_by_finite_differences(
-    space, seed
-):
+def test_the_clipped_gradient_by_finite_differences(space, seed):
     epsilon = 0.2
     flags = {"clip_epsilon": epsilon}
     old, policy, obs, actions, advantages = move_away(ppo_clip, space, seed, **flags)
@@ -399,9 +360,7 @@ def slow_kl(old, new):
 @seeds
 @each_action_space
 @pytest.mark.parametrize("beta", [0.0, 3.0])
-def test_the_penalised_gradient_is_that_of_the_objective_by_finite_differences(
-    beta, space, seed
-):
+def test_the_penalised_gradient_by_finite_differences(beta, space, seed):
     """mean r Â - β mean KL(π_k‖π_θ); with the KL the other way round it is another."""
     old, policy, obs, actions, advantages = move_away(ppo_kl, space, seed, beta=beta)
 
@@ -495,9 +454,7 @@ def test_one_step_along_the_gradient_is_an_improvement(script):
 
 @each(WHOLE)
 @pytest.mark.parametrize("name", ["sgd", "adam"])
-def test_train_moves_the_policy_by_the_optimizer_that_was_chosen(
-    script, name, tmp_path, monkeypatch
-):
+def test_train_uses_the_optimizer_of_choice(script, name, tmp_path, monkeypatch):
     """In each update: SGD by learning rate × gradient, annealed, and Adam otherwise."""
     changes = {"learning_rate": 0.125, "max_grad_norm": math.inf, "optimizer": name}
     original, seen = script.update, []

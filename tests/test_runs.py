@@ -78,8 +78,15 @@ def run(request, tmp_path_factory):
     changes = {"env": "Counting-v0", "num_envs": 8, "rollout_steps": 20}
     changes |= {"total_steps": 1200, "checkpoint_every": 300}
     args = short_args(script, folder, **changes)
+    last_logged, save = [], script.save_checkpoint
+
+    def look_at_log_and_save(*given, **more):
+        last_logged.append(scalars(folder)["train/kl"][-1][0])
+        save(*given, **more)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(script, "time", ticking_clock())
+        patch.setattr(script, "save_checkpoint", look_at_log_and_save)
         names = "update", "log", "save_checkpoint", "open_log"
         calls = {name: watch(patch, script, name) for name in names}
         calls |= {name: watch(patch, torch, name) for name in GLOBAL_SETTINGS}
@@ -89,6 +96,7 @@ def run(request, tmp_path_factory):
     assert 5 < len(steps) < 100 and steps[-1] >= 1200 > steps[-2]
     found = dict(script=script, args=args, calls=calls, policy=policy, history=history)
     found |= dict(rollouts=rollouts, steps=steps, copies=list(COPIES), folder=folder)
+    found |= dict(last_logged=last_logged)
     found |= dict(saved=checkpoint(folder), scalars=scalars(folder))
     return SimpleNamespace(**found)
 
@@ -137,7 +145,8 @@ def test_the_speed_is_the_steps_of_this_run_over_its_time(run):
 
 def test_the_learning_rate_falls_in_a_line_for_every_optimiser(run):
     """α (1 - steps / total steps), with the steps before the iteration; never 0."""
-    expected = [2.5e-3 * (1 - steps / 1200) for steps in [0, *run.steps[:-1]]]
+    rate = run.args.learning_rate
+    expected = [rate * (1 - steps / 1200) for steps in [0, *run.steps[:-1]]]
     found = [value for _, value in run.scalars["train/learning_rate"]]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     for name in ["optimizer"] + ["critic_optimizer"] * (run.script is not reinforce):
@@ -168,6 +177,7 @@ def test_a_checkpoint_is_saved_when_enough_steps_are_new_and_at_the_end(run):
             expected.append(steps)
             last = steps
     assert [given[3] for given, _ in run.calls["save_checkpoint"]] == expected
+    assert run.last_logged == expected  # what is saved is in the log already
     assert 1 < len(expected) < len(run.steps)
 
 
@@ -204,9 +214,7 @@ def test_the_arguments_are_shown_as_text(run):
 
 
 @each([reinforce, ppo_clip])
-def test_an_error_closes_everything_too_and_saves_nothing(
-    script, tmp_path, monkeypatch
-):
+def test_an_error_closes_everything_too(script, tmp_path, monkeypatch):
     def broken(*given):
         raise ZeroDivisionError
 
@@ -317,9 +325,7 @@ def test_a_seed_decides_every_parameter_and_every_logged_number(script, tmp_path
 
 
 @every_script
-def test_a_resumed_run_starts_from_all_that_the_checkpoint_holds(
-    script, tmp_path, monkeypatch
-):
+def test_resuming_starts_from_the_whole_checkpoint(script, tmp_path, monkeypatch):
     """Parameters, Adam's moments, β, statistics, steps; with other random numbers."""
     args = short_args(script, tmp_path)
     rollouts, (policy, _) = [], train_n_iterations(script, args, 3)
@@ -360,9 +366,7 @@ def test_a_resumed_run_starts_from_all_that_the_checkpoint_holds(
 
 
 @every_script
-def test_after_resuming_steps_log_and_learning_rate_go_on(
-    script, tmp_path, monkeypatch
-):
+def test_after_resuming_the_curves_go_on(script, tmp_path, monkeypatch):
     """The log of the first part is ahead of its checkpoint: that is overwritten."""
     args = short_args(script, tmp_path, checkpoint_every=200)
     updates, update = [], script.update
@@ -391,7 +395,7 @@ def test_after_resuming_steps_log_and_learning_rate_go_on(
     assert steps[-1] == checkpoint(tmp_path)["steps"] >= 500
     assert history and all(start < step <= steps[-1] for step, _ in history)
     rates = [value for _, value in curves["train/learning_rate"]]
-    expected = [2.5e-3 * (1 - step / 500) for step in [0, *steps[:-1]]]
+    expected = [args.learning_rate * (1 - step / 500) for step in [0, *steps[:-1]]]
     np.testing.assert_allclose(rates, expected, rtol=1e-6)
     speeds = [value for step, value in curves["time/steps_per_second"] if step > start]
     new = [step - start for step in steps if step > start]
@@ -546,9 +550,7 @@ def test_watching_opens_a_window(tmp_path, monkeypatch):
 # Scripts as they are run
 
 
-def test_the_last_line_is_the_mean_and_the_standard_deviation(
-    tmp_path, monkeypatch, capsys
-):
+def test_the_last_line_is_mean_and_std(tmp_path, monkeypatch, capsys):
     """And before it the commands that show the log and the policy."""
     monkeypatch.setattr(ppo_clip, "evaluate", lambda *_: np.array([1.0, 2.0, 9.0]))
     monkeypatch.setattr(sys, "argv", ["a folder/ppo_clip.py"])

@@ -133,9 +133,7 @@ def test_the_defaults_are_the_lectures_algorithms():
 
 
 @every_script
-def test_each_flag_has_a_help_text_and_each_switch_can_be_turned_off(
-    script, monkeypatch
-):
+def test_flags_have_help_texts_and_switches_turn_off(script, monkeypatch):
     """As argparse has them, and so as --help shows them, with its default."""
     found, add_argument = {}, argparse._ActionsContainer.add_argument
 
