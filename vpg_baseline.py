@@ -136,6 +136,7 @@ def collect_trajectories(args, envs, policy):
     counted, but valid masks them. No trajectory is cut short, and none is left out.
     """
     obs, _ = envs.reset()
+    check_finite({"an observation": obs}, "see env.reset()")
     done = np.zeros(args.num_envs, dtype=bool)
     finished = np.zeros(args.num_envs, dtype=bool)
     steps, observations, episodes, num_steps = [], [obs], [], 0
@@ -260,7 +261,7 @@ def train(args):
     finally:
         bar.close()
         writer.close()
-        envs.close(**envs.close_options)
+        envs.close(**envs.close_options)  # Ctrl-C may leave a step half done
     return policy, history
 
 
@@ -316,7 +317,7 @@ def make_envs(args, num_envs, training=True, **kwargs):
         mode = None if mode == "auto" else mode
         envs = gym.make_vec(args.env, num_envs, mode, **args.env_kwargs, **kwargs)
     except (gym.error.Error, ModuleNotFoundError) as error:
-        raise UsageError(f"cannot make {args.env}: {error}") from error
+        raise UsageError(f"cannot make {args.env}: {error!r}") from error
     if envs.metadata.get("autoreset_mode") != gym.vector.AutoresetMode.NEXT_STEP:
         raise UsageError(f"{args.env} must have the autoreset mode NEXT_STEP")
     actions, observations = envs.single_action_space, envs.single_observation_space
@@ -351,7 +352,6 @@ def make_envs(args, num_envs, training=True, **kwargs):
         envs = wrappers.TransformAction(envs, lambda a: a.clip(low, high))
         envs = wrappers.TransformAction(envs, lambda a: middle + half * a)
     envs.statistics = statistics
-    # Ctrl-C may have lost an answer for which an async close would wait.
     envs.close_options = {"timeout": 5} if args.vectorization == "async" else {}
     return envs
 
@@ -525,13 +525,18 @@ def main(argv=None):
                 script, path = shlex.quote(sys.argv[0]), shlex.quote(checkpoint)
                 print(f"{command + ':':7} python {script} --{command} {path}")
             if steps < args.total_steps:  # end by SIGINT, so that a shell loop ends
-                print("interrupted", flush=True)
+                print(
+                    "interrupted" if steps else "interrupted in the first iteration",
+                    flush=True,
+                )
                 if not hasattr(sys, "ps1"):  # an interactive Python goes on
                     signal.signal(signal.SIGINT, signal.SIG_DFL)
                 signal.raise_signal(signal.SIGINT)
         returns = evaluate(args, checkpoint)
         mean, std = returns.mean(), returns.std()
         print(f"{args.env}: return {mean:.1f} ± {std:.1f} over {len(returns)} episodes")
+        if args.video:
+            print(f"video:  {args.video}")
     except (UsageError, gym.error.Error) as error:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
