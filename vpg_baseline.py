@@ -525,10 +525,7 @@ def main(argv=None):
                 script, path = shlex.quote(sys.argv[0]), shlex.quote(checkpoint)
                 print(f"{command + ':':7} python {script} --{command} {path}")
             if steps < args.total_steps:  # end by SIGINT, so that a shell loop ends
-                print(
-                    "interrupted" if steps else "interrupted in the first iteration",
-                    flush=True,
-                )
+                print("interrupted" if steps else "interrupted too early", flush=True)
                 if not hasattr(sys, "ps1"):  # an interactive Python goes on
                     signal.signal(signal.SIGINT, signal.SIG_DFL)
                 signal.raise_signal(signal.SIGINT)
