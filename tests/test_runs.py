@@ -405,11 +405,9 @@ def test_after_resuming_the_curves_go_on(script, tmp_path, monkeypatch):
 def test_a_finished_run_goes_on_with_more_total_steps_in_another_folder(tmp_path):
     ppo_clip.train(short_args(ppo_clip, tmp_path / "old"))
     old = checkpoint(tmp_path / "old")
-    resume = ["--resume", str(tmp_path / "old" / "checkpoint.pt")]
-    with pytest.raises(ppo_clip.UsageError, match="raise --total-steps"):
-        ppo_clip.train(ppo_clip.parse_args(resume))
-    more = ["--total-steps", "800", "--run-dir", str(tmp_path / "new")]
-    ppo_clip.train(ppo_clip.parse_args([*resume, *more]))
+    flags = ["--resume", str(tmp_path / "old" / "checkpoint.pt")]
+    flags += ["--total-steps", "800", "--run-dir", str(tmp_path / "new")]
+    ppo_clip.train(ppo_clip.parse_args(flags))
     assert checkpoint(tmp_path / "new")["steps"] >= 800
     assert_equal(old, checkpoint(tmp_path / "old"))
 
@@ -433,14 +431,25 @@ def test_a_checkpoint_brings_the_flags_of_its_run_along(tmp_path):
             assert vars(restored) == expected
 
 
+def test_a_checkpoint_gives_way_to_a_whole_one_alone(tmp_path, monkeypatch):
+    def half(checkpoint, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left")
+
+    train_n_iterations(ppo_clip, args := short_args(ppo_clip, tmp_path), 1)
+    before = checkpoint(tmp_path)
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError):
+        ppo_clip.save_checkpoint(args, SimpleNamespace(statistics={}), {}, 999)
+    assert_equal(checkpoint(tmp_path), before)
+
+
 @every_script
 def test_run_folders_are_new_and_say_environment_script_and_seed(script):
     args, again = (script.parse_args(["--seed", "7"]) for _ in range(2))
     *parents, last = Path(args.run_dir).parts
     assert parents == ["runs", "CartPole-v1", script.__name__]
     assert last.startswith("seed7-") and args.run_dir != again.run_dir
-    colon = script.parse_args(["--env", "module:Id-v0"]).run_dir
-    assert "module-Id-v0" in Path(colon).parts and ":" not in colon
 
 
 # Evaluation
