@@ -49,7 +49,7 @@ variance (mean of four problems).""",
     "C7": """Expected return J, lowest and highest of ten seeds. K = {C7_K} and
 α = {C7_alpha}; J is {C7_J_at_the_start} at the start and {C7_J_at_the_top} at the top.
 
-| | after the first batch | after twelve batches |
+| | after the first batch | after eight batches |
 | --- | --- | --- |
 | one vanilla step of Kα | {C7_one_step:row} |
 | K steps of α, bare ratio | {C7_bare:row} |

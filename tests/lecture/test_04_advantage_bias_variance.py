@@ -82,6 +82,10 @@ def test_C4_where_a_trajectory_is_cut_every_sum_bootstraps_even_the_infinite_one
         here = (state == s) & (action == a)
         average = np.average(target[here], weights=p[here])
         assert average == pytest.approx(expected[s, a], abs=1e-10)
+    # at the batch's border there is no end to be seen, and the sums are the same
+    border = rollout._replace(done=np.zeros_like(rollout.done))
+    for name, blend in all_blends(border, wrong).items():
+        np.testing.assert_array_equal(blend, all_blends(rollout, wrong)[name])
 
 
 def test_C4_with_a_wrong_V_bias_falls_with_n_and_variance_rises(record_property):
