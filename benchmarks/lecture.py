@@ -26,7 +26,7 @@ MEASURED = {
     "C2": """With V^π as the baseline, {C2_variance_with_V_over_without} of the variance
 is left (median of ten problems with rewards of one sign). Where rewards have both
 signs, b = 0 may happen to be better: V^π wins in
-{C2_mixed_signs_problems_of_10_in_which_V_is_better} of ten such problems.""",
+{C2_mixed_signs_problems_of_10_in_which_V_is_better} of 10 such problems.""",
     "C3": """The reward-to-go leaves {C3_variance_reward_to_go_over_total_return} of the
 variance (mean of four problems).""",
     "C4": """Means of 20 problems:
@@ -74,11 +74,12 @@ the distance: {C11_mean_error_at_steps_1_01_001_0001} for steps of 1, 0.1, 0.01 
     "C17": """On CartPole-v1, for the first and the tenth update of three seeds, the top
 of the clipped objective is at α = {C17_top_of_the_clipped_objective_at}.""",
     "C18": """On CartPole-v1, from an initial β of 0.01 and of 100, the KL divergence
-reaches its band, or jumps over it, in iteration {C18_iterations_to_the_band}. The share
-of iterations at or above 1.5 δ is {C18_share_that_violates}.""",
-    "C19": """By default the PPOs take {C19_steps_on_a_batch} steps on a batch, the
-others one. Return on CartPole-v1 after {C19_environment_steps} environment steps, for
-three seeds:
+reaches its band, or jumps over it, in iteration {C18_iterations_to_the_band[0]} and
+{C18_iterations_to_the_band[1]}. The share of iterations at or above 1.5 δ is
+{C18_share_that_violates[0]} and {C18_share_that_violates[1]}.""",
+    "C19": """By default `ppo_kl.py` and `ppo_clip.py` take {C19_steps_on_a_batch[0]}
+and {C19_steps_on_a_batch[1]} steps on a batch, the other scripts one. Return on
+CartPole-v1 after {C19_environment_steps} environment steps, for three seeds:
 
 | | many steps on a batch | one step on a batch |
 | --- | --- | --- |
@@ -126,7 +127,7 @@ def shown(value):
     """A number as text, and a list as Values."""
     if isinstance(value, list):
         return Values(map(shown, value))
-    text = f"{value:,.0f}" if isinstance(value, int) else str(value)
+    text = value if isinstance(value, str) else f"{value:,.9f}".rstrip("0").rstrip(".")
     return text.replace("-", "−")
 
 

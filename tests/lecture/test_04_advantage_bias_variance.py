@@ -122,7 +122,7 @@ def test_C4_the_ends_of_the_two_sweeps_are_the_same():
             np.testing.assert_allclose(of_n, of_lambda, atol=1e-12)
 
 
-def test_C4_the_bias_is_the_critics_error_n_steps_on_discounted():
+def test_C4_the_bias_is_the_error_of_the_critic_n_steps_ahead_discounted():
     # E[R̂^(n) | s, a] - Q^π(s, a) = γ^n E[V(s_n) - V^π(s_n) | s, a]
     for seed in range(3):
         mdp, pi, V, moments = moments_of_all_blends(seed, noise=1.0)
@@ -133,7 +133,7 @@ def test_C4_the_bias_is_the_critics_error_n_steps_on_discounted():
             np.testing.assert_allclose(bias, GAMMA**n * error, atol=1e-10)
 
 
-def test_C4_of_the_plain_advantage_only_a_baseline_is_left_at_infinity():
+def test_C4_at_infinity_a_wrong_critic_is_only_a_baseline():
     mdp, pi, V, moments = moments_of_all_blends(0)
     _, average, _ = moments["n", math.inf]
     wrong_by = average - mdp.advantages(pi)
@@ -142,7 +142,7 @@ def test_C4_of_the_plain_advantage_only_a_baseline_is_left_at_infinity():
     assert np.abs(wrong_by).max() > 0.1
 
 
-def test_C4_the_critic_must_be_calmer_than_the_returns_for_its_variance_to_be_low(
+def test_C4_with_a_very_noisy_critic_one_step_has_the_higher_variance(
     record_property,
 ):
     # the limit of the claim: a critic that is mostly noise makes TD the noisier one
@@ -157,7 +157,7 @@ def test_C4_the_critic_must_be_calmer_than_the_returns_for_its_variance_to_be_lo
 
 
 @pytest.mark.parametrize("n", [1, 2, math.inf])
-def test_C4_the_actor_critics_estimate_is_the_mean_score_times_the_advantage(n):
+def test_C4_the_estimate_of_the_actor_critic_is_the_mean_score_times_the_advantage(n):
     # written out for one trajectory at a time; V in multiples of 1/8 and γ = 1/2
     mdp, logits = episodic_problem(0, gamma=0.5)
     V = np.random.default_rng(0).integers(-8, 9, size=6) / 8
@@ -175,7 +175,9 @@ def test_C4_the_actor_critics_estimate_is_the_mean_score_times_the_advantage(n):
         np.testing.assert_allclose(computed, expected, atol=1e-10)
 
 
-def test_C4_the_actor_critics_gradient_has_the_same_bias_and_variance(record_property):
+def test_C4_the_gradient_of_the_actor_critic_has_the_same_bias_and_variance(
+    record_property,
+):
     # ĝ from actor_critic.update, for every trajectory; V in multiples of 1/8 and γ = 1,
     # so that its mean at n = ∞ is the exact gradient of J
     mdp, logits = episodic_problem(1)
@@ -197,7 +199,7 @@ def test_C4_the_actor_critics_gradient_has_the_same_bias_and_variance(record_pro
     assert variance[0] < variance[2]
 
 
-def test_C4_the_actor_critics_estimates_with_lambda_0_and_1_are_those_of_n_1_and_inf():
+def test_C4_lambda_0_and_1_give_the_actor_critic_the_estimates_of_n_1_and_infinity():
     mdp, logits = episodic_problem(1)
     V = np.random.default_rng(1).integers(-8, 9, size=6) / 8
     for n, lam in (1, 0.0), (math.inf, 1.0):

@@ -87,7 +87,7 @@ def test_C7_one_step_of_equal_size_cannot_separate_them():
 
 
 @pytest.mark.slow
-def test_C7_on_ten_seeds(record_property):
+def test_C7_the_same_on_ten_seeds(record_property):
     kinds = {
         "one_step": (actor_critic, K * ALPHA, ""),
         "bare": (ppo_clip, ALPHA, "--clip-epsilon inf"),

@@ -101,7 +101,7 @@ def test_C15_data_of_another_policy_gives_the_policy_gradient_exactly(seed):
     np.testing.assert_allclose(g, mdp.performance_gradient(logits), atol=1e-8)
 
 
-def test_C15_the_variance_of_a_whole_trajectorys_weight_grows_exponentially(
+def test_C15_the_weight_of_a_whole_trajectory_has_a_variance_that_grows_exponentially(
     record_property,
 ):
     mdp, pi, other = close_policies(0)
@@ -133,7 +133,7 @@ def test_C15_the_variance_of_a_whole_trajectorys_weight_grows_exponentially(
     assert variance[-1] > 10_000 * single.max()
 
 
-def test_C15_most_trajectories_weights_vanish(record_property):
+def test_C15_the_weights_of_most_trajectories_vanish(record_property):
     # one state: π' tosses a fair coin, π one with 0.6, and the weight after T steps is
     # 1.2 to the number of heads times 0.8 to the number of tails; E[w] = 1 for every T
     shares = []
