@@ -460,15 +460,15 @@ def test_the_documents_say_what_the_rows_say(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_figure_of_the_lecture_that_README_shows_is_drawn_by_the_command(
+def test_every_figure_that_the_command_draws_is_on_the_lectures_page(
     tmp_path, monkeypatch
 ):
     figures = importlib.import_module("figures")
     monkeypatch.setattr(figures, "FOLDER", tmp_path)
     figures.main()
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "lecture.md").read_text()
     drawn = {path.name for path in tmp_path.iterdir()}
-    assert all(f"benchmarks/figures/{name}" in readme for name in drawn)
+    assert all(f"benchmarks/figures/{name}" in page for name in drawn)
     assert all(path.stat().st_size > 5000 for path in tmp_path.iterdir())
 
 
