@@ -48,17 +48,17 @@ def test_walks_through_the_corridor_earn_J_on_average():
         assert abs(returns.mean() - J(theta)) < 4 * error
 
 
-# C7. The ranges are those of seeds 0 to 9.
+# C7
 
 
-# After the first step J = -50.0, and at most -49.9 ever after.
+# Seeds 0 to 9: J = -50.0 after the first step, and at most -49.9 ever after.
 def test_C7_one_step_that_is_too_large_collapses_the_vanilla_policy_gradient_for_good():
     for seed in range(3):
         performance = learning_curve(actor_critic, K * ALPHA, seed, iterations=12)
         assert max(performance[1:]) < -48
 
 
-# -46.7 to -41.7.
+# Seeds 0 to 9: -46.7 to -41.7.
 @pytest.mark.parametrize("script, bare", BARE)
 def test_C7_K_steps_on_one_batch_collapse_with_the_bare_ratio(script, bare):
     for seed in range(2):
@@ -66,11 +66,13 @@ def test_C7_K_steps_on_one_batch_collapse_with_the_bare_ratio(script, bare):
         assert performance[1] < -38
 
 
+# Seeds 0 to 9, after the fourth batch: -17.8 to -11.6 with the clip, -12.5 to -11.6 with
+# the penalty; never below -22.6.
 @pytest.mark.parametrize("script", [ppo_clip, ppo_kl])
 def test_C7_K_steps_on_one_batch_climb_with_the_clip_and_with_the_penalty(script):
     performance = learning_curve(script, ALPHA, seed=0, iterations=4)
     assert min(performance) > -26
-    assert performance[-1] > -17
+    assert performance[-1] > J(SLOPE) + 3
 
 
 def test_C7_one_step_of_equal_size_cannot_separate_them():
@@ -152,7 +154,7 @@ def test_C20_the_first_step_of_Adam_is_as_long_as_alpha_whatever_the_gradient():
         assert abs(first_step(kind, scale=1)) == pytest.approx(0.01, rel=1e-3)
 
 
-# Seeds 0 to 9.
+# Seeds 0 to 9. Too slow: -22.0 to -21.9. Right: -12.6 to -11.9. Collapsed: -50.0.
 def test_C20_with_plain_SGD_another_scale_of_rewards_needs_another_alpha():
     small, large = 1e-4, 1e-2
     for seed in range(2):
@@ -162,7 +164,7 @@ def test_C20_with_plain_SGD_another_scale_of_rewards_needs_another_alpha():
         assert result(PLAIN, 100, large, seed) < -45
 
 
-# Seeds 0 to 9.
+# Seeds 0 to 9: -12.8 to -11.6.
 @pytest.mark.parametrize("kind", HELPED)
 def test_C20_with_Adam_or_normalised_advantages_one_alpha_serves_both_scales(kind):
     for seed in range(2):
@@ -170,7 +172,7 @@ def test_C20_with_Adam_or_normalised_advantages_one_alpha_serves_both_scales(kin
             assert result(kind, scale, 0.1, seed) > -15
 
 
-# Seeds 0 to 9.
+# Seeds 0 to 9: -50.0 to -39.5.
 @pytest.mark.parametrize("kind", [PLAIN, *HELPED])
 def test_C20_but_neither_Adam_nor_normalised_advantages_save_too_large_a_step(kind):
     for seed in range(2):

@@ -30,7 +30,8 @@ import vpg_baseline
 ALPHAS = np.linspace(-0.5, 3, 71)
 
 
-# Seeds 0 to 9, updates 1 and 10.
+# Seeds 0 to 9, updates 1 and 10: the top is at α = 0.85 to 1.55. At α = 1 there is 0.81
+# to 1.00 of it; at α = 3 at most 0.43, and mostly less than nothing.
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
 )
@@ -55,7 +56,7 @@ def test_C17_the_clipped_objective_is_a_lower_bound_that_turns_down_past_the_upd
         tops.append(round(ALPHAS[clipped.argmax()], 2))
         assert 0.5 < tops[-1] < 2
         assert clipped[there] > 0.7 * clipped.max()
-        assert clipped[-1] < 0.5 * clipped.max()
+        assert clipped[-1] < 0.7 * clipped.max()
         assert unclipped[-1] > unclipped[there]
     report(record_property, C17_top_of_the_clipped_objective_at=tops)
 
@@ -77,7 +78,9 @@ def test_C18_a_beta_that_holds_the_policy_too_tight_is_halved_every_time(tmp_pat
     assert (beta == 100 / 2.0 ** np.arange(4)).all()
 
 
-# Seeds 0 to 9.
+# Seeds 0 to 9: the KL reaches the band, or jumps over it, in iteration 8 at the latest;
+# then the median of β is 0.16 to 0.78; 0.10 to 0.40 of all iterations violate the
+# constraint.
 @pytest.mark.slow
 @pytest.mark.parametrize("beta_0", [0.01, 100.0])
 def test_C18_beta_adapts_fast_and_most_iterations_keep_the_constraint_on_the_KL(
@@ -149,7 +152,7 @@ def returns(script, run_dir, flags=""):
     return np.round(runs).astype(int)
 
 
-# Seeds 0 to 9.
+# Seeds 0 to 9: 200 to 490 by many steps; 33 to 44 by one.
 @pytest.mark.slow
 @pytest.mark.parametrize("script", [ppo_kl, ppo_clip])
 def test_C19_many_steps_on_a_batch_come_further_than_one(
@@ -162,7 +165,7 @@ def test_C19_many_steps_on_a_batch_come_further_than_one(
     assert (many > one + 100).all()
 
 
-# Seeds 0 to 9.
+# Seeds 0 to 9: vpg_baseline 100 to 191, actor_critic 494 to 500.
 @pytest.mark.slow
 def test_C19_small_batches_make_up_for_single_steps(tmp_path, record_property):
     """The vanilla policy gradient stays behind; the actor-critic does not.
