@@ -6,8 +6,9 @@
 C17: on the line from θ_k through θ_{k+1} the clipped objective is a lower bound of the
 unclipped one; it rises to about where the update ended and falls beyond, while the
 unclipped one goes on rising and would lead the policy far away.
-C18: β finds its size within a few iterations from a hundredth and from the hundredfold
-of β_0; some iterations violate the constraint on the KL (over 1.5 δ), most don't.
+C18: β finds its size within a few iterations from a hundredth and from a hundred times
+the default β_0; some iterations violate the constraint on the KL (1.5 δ and more), most
+do not.
 C19: the vanilla policy gradient throws a batch away after one step, PPO takes many.
 With the same batches, critic and step size, PPO comes much further by them than by one
 step on each batch. Against other scripts this is no rule: the actor-critic also takes
