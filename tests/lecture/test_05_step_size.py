@@ -66,8 +66,8 @@ def test_C7_K_steps_on_one_batch_collapse_with_the_bare_ratio(script, bare):
         assert performance[1] < -38
 
 
-# Seeds 0 to 9: -17.8 to -11.6 with the clip, -12.5 to -11.6 with the penalty; J is never
-# below -22.6.
+# Seeds 0 to 9: -17.8 to -11.6 with the clip, -12.5 to -11.6 with the penalty; J never
+# falls below -22.6.
 @pytest.mark.parametrize("script", [ppo_clip, ppo_kl])
 def test_C7_K_steps_on_one_batch_climb_with_the_clip_and_with_the_penalty(script):
     performance = learning_curve(script, ALPHA, seed=0, iterations=4)
