@@ -484,7 +484,7 @@ def test_vectorization_names_how_the_copies_are_run(tmp_path):
 
 def test_sync_and_async_copies_give_the_same_rollout(tmp_path):
     """Also if Ctrl-C reaches the processes of the copies, which is not for them."""
-    rollouts = []
+    rollouts, ignored = [], signal.signal(signal.SIGINT, signal.default_int_handler)
     for mode in "sync", "async":
         args = raw_args(ppo_clip, tmp_path, env="Pendulum-v1", vectorization=mode)
         args.rollout_steps = 250
@@ -501,3 +501,4 @@ def test_sync_and_async_copies_give_the_same_rollout(tmp_path):
     for one, other in zip(*rollouts):
         np.testing.assert_array_equal(one, other)
     assert len(rollouts[0].episodes) == 2
+    signal.signal(signal.SIGINT, ignored)  # as it is for a process in the background

@@ -303,12 +303,15 @@ def test_a_seed_decides_every_parameter_and_every_logged_number(script, tmp_path
     """Seed 0 is a seed like any other; each copy and run starts in its own state."""
     runs, first_states = [], []
     changes = {"total_steps": 200, "normalize_observations": False}
+    changes["anneal_learning_rate"] = False
     for k, seed in enumerate([0, 0, 1]):
         args = short_args(script, tmp_path / str(k), seed=seed, **changes)
         torch.manual_seed(k)  # whatever was drawn before
         rollouts, (_, history) = train_and_watch(script, args)
         curves = scalars(args.run_dir)
         del curves["time/steps_per_second"]
+        rates = {rate for _, rate in curves["train/learning_rate"]}
+        assert rates == {np.float32(args.learning_rate)}
         saved = checkpoint(args.run_dir)
         del saved["args"]
         runs.append((saved, curves, history))
@@ -326,9 +329,9 @@ def test_a_seed_decides_every_parameter_and_every_logged_number(script, tmp_path
 
 @every_script
 def test_resuming_starts_from_the_whole_checkpoint(script, tmp_path, monkeypatch):
-    """Parameters, Adam's moments, β, statistics, steps; with other random numbers."""
-    args = short_args(script, tmp_path)
-    rollouts, (policy, _) = [], train_n_iterations(script, args, 3)
+    """Parameters, Adam's moments, β, statistics, steps; but with a seed of its own."""
+    args = short_args(script, tmp_path, env="Counting-v0")
+    seeds, (policy, _) = [], train_n_iterations(script, args, 3)
     before = checkpoint(tmp_path)
     assert_equal(before["policy"], policy.state_dict())
     assert before["optimizer"]["state"][0]["step"] >= 3 and before["steps"] < 500
@@ -351,7 +354,7 @@ def test_resuming_starts_from_the_whole_checkpoint(script, tmp_path, monkeypatch
             assert any(part is one for one in given), name
         if script is ppo_kl and seen:
             assert given[-1] == before["beta"] != args.beta
-        rollouts.extend(part for part in given if isinstance(part, script.Rollout))
+        seeds.extend([torch.initial_seed(), COPIES[-1].np_random_seed])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(script, "load_checkpoint", load)
@@ -360,9 +363,8 @@ def test_resuming_starts_from_the_whole_checkpoint(script, tmp_path, monkeypatch
     script.train(resumed)
     assert set(seen) <= set(before) and len(seen) == (2 if script is reinforce else 4)
     seen.clear()
-    script.train(short_args(script, tmp_path / "first"))
-    first, second = (rollout.actions[:8].tobytes() for rollout in rollouts)
-    assert first != second
+    script.train(short_args(script, tmp_path / "first", env="Counting-v0"))
+    assert len(set(seeds)) == 4  # of PyTorch and of the environments, both runs
 
 
 @every_script
@@ -422,6 +424,8 @@ def test_a_checkpoint_brings_the_flags_of_its_run_along(tmp_path):
     flags += ["--video", "films", "--env", "FrozenLake-v1"]
     args = ppo_clip.parse_args([*short_flags(ppo_clip, tmp_path), *flags])
     train_n_iterations(ppo_clip, args, 1)
+    first_layer = checkpoint(tmp_path)["policy"]["network.0.weight"]
+    assert first_layer.shape == (4, 8 * 8)  # the environment had its arguments, too
     commands = {"resume", "evaluate", "watch", "video", "run_dir"}
     assert set(checkpoint(tmp_path)["args"]) == set(vars(args)) - commands
     for command in "resume", "evaluate", "watch":
