@@ -1,20 +1,15 @@
 """Problems whose solution is known, for all five scripts from start to end.
 
-The identity environments show what the right action is, and training must find it. In
-the constant environment every step earns 1, and what the critic must say is the sum of
-a geometric series.
+The environments show what the right action is, and training must find it.
 """
 
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
 from gymnasium.spaces import Box, Discrete
-from support import PARTIAL, PPOS, WHOLE, checkpoint, each, every_script, spaces_of
+from support import PPOS, WHOLE, every_script
 
 import actor_critic
-import ppo_clip
-import vpg_baseline
 
 LENGTH = 8  # steps in an episode of an identity environment
 
@@ -82,64 +77,3 @@ def test_training_finds_the_action_that_the_observation_shows(script, env, tmp_p
     script.train(args)
     returns = script.evaluate(args, tmp_path / "checkpoint.pt")
     assert returns.mean() / LENGTH > goal
-
-
-# A constant reward of 1 and γ = 0.9. All states look the same, so that V is one number.
-
-
-class Constant(gym.Env):
-    """1 for every step; after 10 steps it ends, or a time limit is to cut it off."""
-
-    observation_space, action_space = Discrete(1), Discrete(2)
-
-    def __init__(self, terminates):
-        self.terminates = terminates
-
-    def reset(self, seed=None, options=None):
-        super().reset(seed=seed)
-        self.steps = 0
-        return 0, {}
-
-    def step(self, action):
-        self.steps += 1
-        return 0, 1.0, self.terminates and self.steps == 10, False, {}
-
-
-gym.register("Truncated-v0", lambda: Constant(False), max_episode_steps=10)
-gym.register("Terminated-v0", lambda: Constant(True), max_episode_steps=20)
-
-
-def learned_value(script, env, run):
-    """What the critic says of the one state after a short training."""
-    flags = f"--env {env} --run-dir {run} --num-envs 2 --gamma 0.8 --total-steps 640"
-    flags += " --no-normalize-rewards --learning-rate 0.1 --no-anneal-learning-rate"
-    if script in PARTIAL:  # a rollout is an episode and its reset row
-        flags += " --gae-lambda 0 --rollout-steps 11"
-    if script is actor_critic:
-        flags += " --advantage gae"
-    if script in PPOS:
-        flags += " --epochs 4 --minibatch-size 16"
-    script.train(script.parse_args([*flags.split(), "--hidden-sizes"]))
-    critic = script.ValueFunction(spaces_of(Discrete(2), observation=1), [])
-    critic.load_state_dict(checkpoint(run)["value_function"])
-    return critic(torch.ones(1, 1)).item()
-
-
-@each(PARTIAL)
-def test_a_time_limit_is_bootstrapped_so_that_v_is_the_endless_sum(script, tmp_path):
-    """V = 1 + γ + γ² + ... = 1 / (1 - γ) = 5, in episodes of no more than 10 steps."""
-    assert learned_value(script, "Truncated-v0", tmp_path) == pytest.approx(5, abs=0.1)
-
-
-@each([vpg_baseline, ppo_clip])
-def test_a_terminal_state_is_worth_0(script, tmp_path):
-    """3.57 by TD: one step of ten is the last, and V can't know which.
-
-    And 3.21 by Monte Carlo, the mean of 1, 1 + γ, 1 + γ + γ², ... over the ten steps.
-    """
-    expected = 1 / (1 - 0.8 * 0.9)  # V = 1 + γ V 9/10
-    if script is vpg_baseline:
-        returns = [sum(0.8**k for k in range(left)) for left in range(1, 11)]
-        expected = np.mean(returns)
-    v = learned_value(script, "Terminated-v0", tmp_path)
-    assert v == pytest.approx(expected, abs=0.1)
