@@ -133,11 +133,8 @@ def assert_equal(one, other):
 # --------------------------------------------------------------- update() on its own
 
 OBSERVATION, ACTIONS = 3, 3  # sizes, in the rollouts below
-ACTION_SPACES = {
-    "discrete": spaces.Discrete(ACTIONS),
-    "box": spaces.Box(-1, 1, (2,)),
-}
-each_action_space = pytest.mark.parametrize("space", ["discrete", "box"])
+ACTION_SPACES = {"discrete": spaces.Discrete(ACTIONS), "box": spaces.Box(-1, 1, (2,))}
+each_action_space = pytest.mark.parametrize("space", ACTION_SPACES)
 
 
 def spaces_of(action_space, observation=OBSERVATION):
@@ -148,12 +145,12 @@ def spaces_of(action_space, observation=OBSERVATION):
     )
 
 
-def networks(script, space="discrete", seed=0, observation=OBSERVATION, hidden=(5,)):
+def networks(script, space="discrete", seed=0):
     """The script's Policy and ValueFunction in double precision, at random weights.
 
     REINFORCE, which has no V, gets that of the others; its update() leaves it alone.
     """
-    envs = spaces_of(ACTION_SPACES[space], observation)
+    envs = spaces_of(ACTION_SPACES[space])
     kind = getattr(script, "ValueFunction", actor_critic.ValueFunction)
 
     class DoublePolicy(script.Policy):
@@ -164,8 +161,8 @@ def networks(script, space="discrete", seed=0, observation=OBSERVATION, hidden=(
         def forward(self, obs):
             return super().forward(obs.double())
 
-    policy = DoublePolicy(envs, hidden, 1.0).double()
-    value_function = DoubleValueFunction(envs, hidden).double()
+    policy = DoublePolicy(envs, [5], 1.0).double()
+    value_function = DoubleValueFunction(envs, [5]).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in [*policy.parameters(), *value_function.parameters()]:
