@@ -177,7 +177,8 @@ def main():
     if status:
         sys.exit(status)
     with open(RESULTS, "w", newline="") as file:
-        csv.writer(file).writerows([("test", "quantity", "value"), *collector.rows])
+        rows = [("test", "quantity", "value"), *collector.rows]
+        csv.writer(file, lineterminator="\n").writerows(rows)
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -25,6 +25,7 @@ import actor_critic
 import ppo_clip
 import ppo_kl
 import vpg_baseline
+from common import normalize
 
 ALPHA = 0.3
 BARE = [(ppo_clip, "--clip-epsilon inf"), (ppo_kl, "--beta 0")]
@@ -136,6 +137,15 @@ def result(kind, scale, alpha, seed):
 def first_step(kind, scale):
     start, end = vanilla(kind, scale, alpha=0.01, seed=0, iterations=1)
     return end - start
+
+
+def test_C20_normalised_advantages_have_mean_0_and_deviation_1_whatever_their_scale():
+    rng = np.random.default_rng(0)
+    x, valid = rng.normal(size=(20, 3)), rng.random((20, 3)) < 0.8
+    for scale, offset in (1, 0), (100, 0), (1, -30), (1e-3, 5):
+        normalised = normalize(scale * x + offset, valid)[valid]
+        assert normalised.mean() == pytest.approx(0, abs=1e-9)
+        assert normalised.std() == pytest.approx(1, abs=1e-4)
 
 
 def test_C20_with_plain_SGD_the_step_grows_with_the_scale_of_the_rewards():

@@ -73,6 +73,16 @@ def betas_and_kls(beta, run_dir, **limit):
     return np.array([metrics["train/beta"] for *_, metrics in seen]), kl
 
 
+@pytest.mark.parametrize(
+    "kl, factor", [(1.5, 2), (9, 2), (1.49, 1), (0.67, 1), (1 / 1.5, 0.5), (0, 0.5)]
+)
+def test_C18_beta_is_doubled_from_15_delta_on_and_halved_up_to_delta_over_15(
+    kl, factor
+):
+    for beta in 0.25, 1.0, 40.0:
+        assert ppo_kl.adapt_beta(beta, kl * 0.5, target_kl=0.5) == factor * beta
+
+
 def test_C18_a_beta_that_holds_the_policy_too_tight_is_halved_every_time(tmp_path):
     beta, kl = betas_and_kls(100.0, tmp_path / "run", iterations=4)
     assert (kl < 1 / 1.5).all()
