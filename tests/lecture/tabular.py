@@ -332,10 +332,3 @@ def mean(weights, x):
 def total_variance(weights, x):
     """Sum of the variances of all components of x, over axis 0."""
     return mean(weights, (x - mean(weights, x)) ** 2).sum()
-
-
-def report(record_property, **figures):
-    """Prints figures and puts them into pytest's report (pytest -rP, --junit-xml)."""
-    for name, value in figures.items():
-        record_property(name, value)
-        print(f"{name} = {value}")

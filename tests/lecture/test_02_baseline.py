@@ -22,7 +22,6 @@ from tabular import (
     make_rollout,
     mean,
     probabilities,
-    report,
     softmax,
     total_variance,
 )
@@ -154,51 +153,35 @@ def variance_ratios(shift):
     return np.array(ratios)
 
 
-def test_C2_the_expected_return_as_baseline_reduces_the_variance(record_property):
+def test_C2_the_expected_return_as_baseline_reduces_the_variance(report):
     # rewards from 0 to 3: all of one sign, as in many tasks, so returns are far from 0
     ratios = variance_ratios(shift=1.0)
-    report(
-        record_property,
-        C2_variance_with_V_over_without=round(float(np.median(ratios)), 3),
-        C2_worst_of_10_problems=round(ratios.max(), 3),
-    )
+    report(C2_variance_with_V_over_without=np.median(ratios))
     assert ratios.max() < 1
 
 
-def test_C2_where_returns_are_near_zero_anyway_no_baseline_may_be_better(
-    record_property,
-):
+def test_C2_where_returns_are_near_zero_anyway_no_baseline_may_be_better(report):
     # V^π is a near optimal baseline, not the optimal one: where returns of both signs
     # happen to suit b = 0, V^π can lose, as it does in a few of these problems
     ratios = variance_ratios(shift=0.0)
     wins = int((ratios < 1).sum())
-    report(
-        record_property,
-        C2_mixed_signs_variance_with_V_over_without=round(float(np.median(ratios)), 3),
-        C2_mixed_signs_problems_of_10_in_which_V_is_better=wins,
-    )
+    report(C2_mixed_signs_problems_of_10_in_which_V_is_better=wins)
     assert np.median(ratios) < 0.5
     assert len(ratios) / 2 < wins < len(ratios)
 
 
-def test_C2_the_further_from_the_expected_return_the_larger_the_variance(
-    record_property,
-):
+def test_C2_the_further_from_the_expected_return_the_larger_the_variance():
     mdp, logits = episodic_problem(0, layers=2)
     V = mdp.state_values(softmax(logits))
     offsets = 0, 1, 2, 4
     above = [variance(mdp, logits, V + k) for k in offsets]
     below = [variance(mdp, logits, V - k) for k in offsets]
-    figures = np.round(above, 2).tolist()
-    report(record_property, C2_variance_at_V_plus_0_1_2_4=figures)
     assert (np.diff(above) > 0).all() and (np.diff(below) > 0).all()
     # in this problem b = 0 is one of the poor choices
     assert above[0] < variance(mdp, logits, np.zeros(4))
 
 
-def test_C2_the_best_constant_is_better_than_a_smaller_and_a_larger_one(
-    record_property,
-):
+def test_C2_the_best_constant_is_better_than_a_smaller_and_a_larger_one():
     # ĝ(c) = X - c Y with Y the sum of the scores: E|X - c Y|² is least at E[XY] / E[YY]
     mdp, logits = episodic_problem(0, layers=2)
     p, X = estimates(vpg_baseline, ARGS, mdp, logits, np.zeros(4))
@@ -207,12 +190,6 @@ def test_C2_the_best_constant_is_better_than_a_smaller_and_a_larger_one(
     best = mean(p, X * Y).sum() / mean(p, Y * Y).sum()
     constants = best + np.array([-2, -0.5, 0, 0.5, 2])
     variances = [variance(mdp, logits, np.full(4, c)) for c in constants]
-    report(
-        record_property,
-        C2_best_constant=round(best, 3),
-        C2_variance_at_best_constant=round(variances[2], 3),
-        C2_variance_half_below_and_half_above=np.round(variances[1:4:2], 3).tolist(),
-    )
     assert variances[0] > variances[1] > variances[2] < variances[3] < variances[4]
 
 

@@ -38,7 +38,6 @@ from tabular import (
     probabilities,
     random_mdp,
     random_policy,
-    report,
     softmax,
     total_variance,
 )
@@ -88,28 +87,20 @@ def test_C4_where_a_trajectory_is_cut_every_sum_bootstraps_even_the_infinite_one
         np.testing.assert_array_equal(blend, all_blends(rollout, wrong)[name])
 
 
-def test_C4_with_a_wrong_V_bias_falls_with_n_and_variance_rises(record_property):
+def test_C4_with_a_wrong_V_bias_falls_with_n_and_variance_rises(report):
     bias, variance = bias_and_variance("n", N_STEPS)
-    report(
-        record_property,
-        C4_n_steps=N_STEPS,
-        C4_squared_bias_by_n=np.round(bias.mean(axis=0), 4).tolist(),
-        C4_variance_by_n=np.round(variance.mean(axis=0), 4).tolist(),
-    )
+    report(C4_squared_bias_by_n=bias.mean(axis=0))
+    report(C4_variance_by_n=variance.mean(axis=0))
     assert (np.diff(bias, axis=1) < 0).all()  # in every problem, at every step of n
     assert (np.diff(variance.mean(axis=0)) > 0).all()  # on average at every step of n,
     assert (variance[:, 0] < variance[:, -1]).all()  # between the ends in every problem
     np.testing.assert_allclose(bias[:, -1], 0, atol=1e-20)
 
 
-def test_C4_with_a_wrong_V_bias_falls_with_lambda_and_variance_rises(record_property):
+def test_C4_with_a_wrong_V_bias_falls_with_lambda_and_variance_rises(report):
     bias, variance = bias_and_variance("λ", LAMBDAS)
-    report(
-        record_property,
-        C4_lambdas=LAMBDAS,
-        C4_squared_bias_by_lambda=np.round(bias.mean(axis=0), 4).tolist(),
-        C4_variance_by_lambda=np.round(variance.mean(axis=0), 4).tolist(),
-    )
+    report(C4_squared_bias_by_lambda=bias.mean(axis=0))
+    report(C4_variance_by_lambda=variance.mean(axis=0))
     assert (np.diff(bias, axis=1) < 0).all()
     assert (np.diff(variance, axis=1) > 0).all()
     np.testing.assert_allclose(bias[:, -1], 0, atol=1e-20)
@@ -142,17 +133,10 @@ def test_C4_at_infinity_a_wrong_critic_is_only_a_baseline():
     assert np.abs(wrong_by).max() > 0.1
 
 
-def test_C4_with_a_very_noisy_critic_one_step_has_the_higher_variance(
-    record_property,
-):
+def test_C4_with_a_very_noisy_critic_one_step_has_the_higher_variance():
     # the limit of the claim: a critic that is mostly noise makes TD the noisier one
     _, variance = bias_and_variance("n", N_STEPS, noise=3.0)
     td, monte_carlo = variance.mean(axis=0)[[0, -1]]
-    report(
-        record_property,
-        C4_variance_of_TD_with_a_very_noisy_critic=round(td, 3),
-        C4_variance_of_monte_carlo_with_it=round(monte_carlo, 3),
-    )
     assert td > monte_carlo
 
 
@@ -175,9 +159,7 @@ def test_C4_the_estimate_of_the_actor_critic_is_the_mean_score_times_the_advanta
         np.testing.assert_allclose(computed, expected, atol=1e-10)
 
 
-def test_C4_the_gradient_of_the_actor_critic_has_the_same_bias_and_variance(
-    record_property,
-):
+def test_C4_the_gradient_of_the_actor_critic_has_the_same_bias_and_variance():
     # ĝ from actor_critic.update, for every trajectory; V in multiples of 1/8 and γ = 1,
     # so that its mean at n = ∞ is the exact gradient of J
     mdp, logits = episodic_problem(1)
@@ -189,11 +171,6 @@ def test_C4_the_gradient_of_the_actor_critic_has_the_same_bias_and_variance(
         p, g = estimates(actor_critic, args, mdp, logits, V)
         bias.append(np.linalg.norm(mean(p, g) - gradient))
         variance.append(total_variance(p, g))
-    report(
-        record_property,
-        C4_bias_of_gradient_by_n_1_2_inf=np.round(bias, 4).tolist(),
-        C4_variance_of_gradient_by_n_1_2_inf=np.round(variance, 4).tolist(),
-    )
     assert bias[0] > bias[1] > bias[2]
     assert bias[0] > 0.01 and bias[2] < 1e-8
     assert variance[0] < variance[2]

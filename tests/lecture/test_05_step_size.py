@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import torch
 from measured import SLOPE, TOP, J, K, learn, learning_curve, walk_corridor
-from tabular import report
 
 import actor_critic
 import ppo_clip
@@ -31,14 +30,13 @@ ALPHA = 0.3
 BARE = [(ppo_clip, "--clip-epsilon inf"), (ppo_kl, "--beta 0")]
 
 
-def test_the_hill_has_its_top_where_these_tests_say(record_property):
+def test_the_hill_has_its_top_where_these_tests_say(report):
     thetas = np.arange(-8, 8, 0.05)
     assert thetas[np.argmax([J(theta) for theta in thetas])] == pytest.approx(TOP)
     assert J(TOP) == pytest.approx(-11.6, abs=0.05)
     assert J(SLOPE) == pytest.approx(-22.3, abs=0.05)
     assert J(-8) < -49.9 and J(8) < -49.7
-    top, start = (round(J(theta), 1) for theta in (TOP, SLOPE))
-    report(record_property, C7_J_at_the_top=top, C7_J_at_the_start=start)
+    report(C7_J_at_the_top=J(TOP), C7_J_at_the_start=J(SLOPE))
 
 
 def test_walks_through_the_corridor_earn_J_on_average():
@@ -90,7 +88,7 @@ def test_C7_one_step_of_equal_size_cannot_separate_them():
 
 
 @pytest.mark.slow
-def test_C7_the_same_on_ten_seeds(record_property):
+def test_C7_the_same_on_ten_seeds(report):
     kinds = {
         "one_step": (actor_critic, K * ALPHA, ""),
         "bare": (ppo_clip, ALPHA, "--clip-epsilon inf"),
@@ -103,8 +101,8 @@ def test_C7_the_same_on_ten_seeds(record_property):
         runs[name] = np.array(curves)
         first_and_last = np.sort(runs[name][:, [1, -1]], axis=0)[[0, -1]].T
         ranges = [f"{low:.1f} to {high:.1f}" for low, high in first_and_last]
-        report(record_property, **{f"C7_{name}": ranges})
-    report(record_property, C7_K=K, C7_alpha=ALPHA)
+        report(**{f"C7_{name}": ranges})
+    report(C7_K=K, C7_alpha=ALPHA)
     assert runs["one_step"][:, 1:].max() < -48
     assert runs["bare"][:, 1].max() < -38
     for name in "clip", "penalty":
@@ -189,7 +187,7 @@ def test_C20_but_neither_Adam_nor_normalised_advantages_save_too_large_a_step(ki
         assert result(kind, 1, 10.0, seed) < -30
 
 
-def test_C20_the_right_step_size_at_one_theta_is_wrong_at_another(record_property):
+def test_C20_the_right_step_size_at_one_theta_is_wrong_at_another(report):
     # ĝ of 1000 trajectories, far down the slope and further up; the best α along each
     alphas, best, gradients = np.logspace(-3, 1, 81), {}, {}
     for theta in -4.0, SLOPE:
@@ -198,8 +196,7 @@ def test_C20_the_right_step_size_at_one_theta_is_wrong_at_another(record_propert
         heights = [J(theta + alpha * gradients[theta]) for alpha in alphas]
         best[theta] = alphas[np.argmax(heights)]
         assert max(heights) == pytest.approx(J(TOP), abs=0.1)
-    sizes = [float(f"{alpha:.2g}") for alpha in best.values()]
-    report(record_property, C20_best_alpha=sizes)
+    report(C20_best_alpha=[*best.values()])
     assert best[-4.0] > 4 * best[SLOPE]
     # the α that leads from -4 to the top throws the other off the cliff
     assert J(SLOPE + best[-4.0] * gradients[SLOPE]) < -48
@@ -208,17 +205,17 @@ def test_C20_the_right_step_size_at_one_theta_is_wrong_at_another(record_propert
 
 
 @pytest.mark.slow
-def test_C20_the_step_sizes_that_work(record_property):
+def test_C20_the_step_sizes_that_work(report):
     """The whole table: six step sizes, two scales of rewards, three seeds."""
     alphas = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0]
     names = ["sgd", "sgd_normalised", "adam", "adam_normalised"]
-    report(record_property, C20_step_sizes=alphas)
+    report(C20_step_sizes=alphas)
     for name, kind in zip(names, [PLAIN, *HELPED]):
         works = []
         for scale in 1, 100:
             rows = [[result(kind, scale, a, seed) for seed in range(3)] for a in alphas]
             works.append([a for a, row in zip(alphas, rows) if min(row) > -15])
-        report(record_property, **{f"C20_{name}": works})
+        report(**{f"C20_{name}": works})
         if kind == PLAIN:
             assert max(works[1]) < min(works[0])
         else:

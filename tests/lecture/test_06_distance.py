@@ -21,7 +21,6 @@ from tabular import (
     exact_args,
     kl_per_state,
     make_rollout,
-    report,
     run_update,
     softmax,
 )
@@ -32,19 +31,11 @@ import ppo_kl
 # C6
 
 
-def test_C6_the_same_step_in_theta_is_a_very_different_step_in_the_policy(
-    record_property,
-):
+def test_C6_the_same_step_in_theta_is_a_very_different_step_in_the_policy(report):
     thetas = np.array([0, 2, 4, 6, 8])
     kls = [logged_kl(sigmoid_logits(x), sigmoid_logits(x + 1)) for x in thetas]
     moves = sigmoid(thetas + 1) - sigmoid(thetas)
-    report(
-        record_property,
-        C6_theta=thetas.tolist(),
-        C6_kl_of_a_step_of_1=[float(f"{kl:.2g}") for kl in kls],
-        C6_change_of_probability=[float(f"{move:.2g}") for move in moves],
-        C6_ratio_of_largest_to_smallest_kl=round(kls[0] / kls[-1]),
-    )
+    report(C6_theta=thetas, C6_kl_of_a_step_of_1=kls, C6_change_of_probability=moves)
     assert (np.diff(kls) < 0).all()
     assert kls[0] > 500 * kls[-1]
     assert moves[0] > 0.2 and moves[-1] < 0.001
@@ -59,9 +50,7 @@ def test_C6_the_kl_of_a_small_step_is_half_the_fisher_information_times_its_squa
     assert kl == pytest.approx(0.5 * p * (1 - p) * step**2, rel=0.01)
 
 
-def test_C6_the_same_step_in_the_policy_is_a_very_different_step_in_theta(
-    record_property,
-):
+def test_C6_the_same_step_in_the_policy_is_a_very_different_step_in_theta():
     steps = []
     for theta in 0.0, 6.0:
         low, high = 0.0, 10.0
@@ -70,7 +59,6 @@ def test_C6_the_same_step_in_the_policy_is_a_very_different_step_in_theta(
             kl = logged_kl(sigmoid_logits(theta), sigmoid_logits(theta - step))
             low, high = (step, high) if kl < 0.01 else (low, step)
         steps.append(step)
-    report(record_property, C6_step_with_kl_001_at_0_and_6=np.round(steps, 3).tolist())
     assert steps[1] > 5 * steps[0]
 
 

@@ -20,7 +20,6 @@ from tabular import (
     MDP,
     kl_per_state,
     random_mdp,
-    report,
 )
 
 import ppo_clip
@@ -89,7 +88,7 @@ def test_the_search_finds_a_maximum_that_is_known():
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
-def test_C14_repeated_maximisation_never_makes_the_policy_worse(gamma, record_property):
+def test_C14_repeated_maximisation_never_makes_the_policy_worse(gamma):
     for seed in range(2):
         mdp, p = start(seed, gamma)
         J = [mdp.performance(policy(p))]
@@ -99,7 +98,6 @@ def test_C14_repeated_maximisation_never_makes_the_policy_worse(gamma, record_pr
             assert promised > 0  # some improvement is always in reach,
             assert J[-1] - J[-2] >= promised - 1e-12  # and what was promised comes
         assert J[-1] > J[0]
-    report(record_property, **{f"C14_J_with_gamma_{gamma}": np.round(J, 4).tolist()})
 
 
 def test_C14_the_right_side_is_zero_at_the_old_policy_and_below_the_improvement():
@@ -111,7 +109,7 @@ def test_C14_the_right_side_is_zero_at_the_old_policy_and_below_the_improvement(
             assert value(new_p) <= mdp.performance(policy(new_p)) - J + 1e-12
 
 
-def test_C14_the_step_that_is_allowed_is_tiny_when_gamma_is_near_1(record_property):
+def test_C14_the_step_that_is_allowed_is_tiny_when_gamma_is_near_1(report):
     medians = []
     for gamma in GAMMAS:
         kls = []
@@ -121,8 +119,7 @@ def test_C14_the_step_that_is_allowed_is_tiny_when_gamma_is_near_1(record_proper
             d = mdp.state_distribution(policy(p))
             kls.append(d @ kl_per_state(policy(new_p), policy(p)))
         medians.append(float(np.median(kls)))
-    figures = [float(f"{kl:.2g}") for kl in medians]
-    report(record_property, C14_gammas=GAMMAS, C14_kl_of_first_step=figures)
+    report(C14_gammas=GAMMAS, C14_kl_of_first_step=medians)
     assert medians[0] > medians[1] > medians[2]
     assert medians[0] > 50 * medians[2]
 
@@ -162,9 +159,7 @@ def test_C14_holds_in_a_restricted_class_of_policies_too():
             J = new_J
 
 
-def test_C14_without_the_penalty_the_maximum_of_L_can_make_the_policy_worse(
-    record_property,
-):
+def test_C14_without_the_penalty_the_maximum_of_L_can_make_the_policy_worse():
     # State 0 is where one starts, and action 0 there earns 1 and leads to state 1. In
     # state 1 action 0 costs 4; action 1 leads back. The policy is the same in both.
     P = np.zeros((2, 2, 2))
@@ -174,7 +169,5 @@ def test_C14_without_the_penalty_the_maximum_of_L_can_make_the_policy_worse(
     J = mdp.performance(policy(p * np.ones(2)))
     greedy_p, greedy_J = best_of_class(mdp, p, penalty=0.0)
     safe_p, safe_J = best_of_class(mdp, p)
-    figures = np.round([J, greedy_J, safe_J], 3).tolist()
-    report(record_property, C14_J_before_and_without_and_with_the_penalty=figures)
     assert greedy_p > 0.99 and greedy_J < J - 1
     assert safe_J > J
