@@ -11,14 +11,18 @@ r, where r has left 1 ± ε in the direction that Â asks for, and nowhere else.
 Gradients away from θ_k are those of update_at: the second epoch's of update().
 """
 
-import copy
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from support import (
+    call_update,
+    each_action_space,
+    networks,
+    plain_args,
+    random_rollout,
+)
 from tabular import (
     Trajectory,
     episodic_problem,
@@ -35,7 +39,6 @@ from tabular import (
 import actor_critic
 import ppo_clip
 import ppo_kl
-import reinforce
 
 PPOS = pytest.mark.parametrize("script", [ppo_kl, ppo_clip])
 EPSILON = 0.2
@@ -54,26 +57,6 @@ def test_C13_the_first_gradient_of_both_PPOs_is_on_average_the_gradient_of_J(scr
     np.testing.assert_allclose(gradient, mdp.performance_gradient(logits), atol=1e-8)
 
 
-def real_batch(actions):
-    """A rollout of random numbers with every kind of row: 16 steps of 4 environments.
-
-    Some episodes end, some by truncation, and the row after an end is not valid.
-    """
-    rng = np.random.default_rng(0)
-    shape = 16, 4
-    terminated, truncated = rng.random(shape) < 0.1, rng.random(shape) < 0.1
-    done = terminated | truncated
-    valid = np.ones(shape, dtype=bool)
-    valid[1:] = ~done[:-1]
-    assert (terminated & valid).any() and (truncated & ~terminated & valid).any()
-    obs = rng.normal(size=(17, 4, 3)).astype(np.float32)
-    taken = rng.integers(2, size=shape)
-    if actions == "continuous":
-        taken = rng.normal(size=(*shape, 2)).astype(np.float32)
-    fields = taken, rng.normal(size=shape), terminated, done, valid
-    return reinforce.Rollout(obs, *fields, episodes=[], num_steps=int(valid.sum()))
-
-
 class Recorder(torch.optim.SGD):
     """Takes no step, and keeps the first gradient that it is given."""
 
@@ -86,33 +69,24 @@ class Recorder(torch.optim.SGD):
             self.first = [x.grad.clone().numpy() for x in self.network.parameters()]
 
 
-@pytest.mark.parametrize("actions", ["discrete", "continuous"])
+@each_action_space
 @pytest.mark.parametrize("normalize", [False, True])
 def test_C13_the_first_gradient_of_both_PPOs_is_the_actor_critics_on_the_same_batch(
-    actions, normalize
+    normalize, space
 ):
-    # with the scripts' own networks, of policy and critic; those are float32: 1e-6
-    spaces = {"discrete": Discrete(2), "continuous": Box(-1, 1, (2,))}
-    envs = SimpleNamespace(
-        single_observation_space=Box(-1, 1, (3,)), single_action_space=spaces[actions]
-    )
-    torch.manual_seed(0)
-    policy = actor_critic.Policy(envs, [8], 1.0)
-    critic = actor_critic.ValueFunction(envs, [8])
-    plain = {"gamma": 0.9, "gae_lambda": 0.8, "normalize_advantages": normalize}
-    gradients = {}
+    # with the scripts' own networks, of policy and critic, and rows of every kind
+    rollout, gradients = random_rollout(actor_critic, space), {}
+    plain = {"advantage": "gae", "gae_lambda": 0.8, "normalize_advantages": normalize}
     for script in actor_critic, ppo_kl, ppo_clip:
-        args = exact_args(script, **plain)
-        args.advantage = "gae"  # for the actor-critic; the PPOs have nothing else
-        networks = copy.deepcopy(policy), copy.deepcopy(critic)
-        optimizers = [Recorder(network) for network in networks]
-        beta = [1.0] if script is ppo_kl else []
-        script.update(args, *networks, *optimizers, real_batch(actions), *beta)
+        args = plain_args(script, rollout, **plain)
+        both = networks(script, space)
+        optimizers = [Recorder(network) for network in both]
+        call_update(script, args, *both, *optimizers, rollout)
         gradients[script] = [*optimizers[0].first, *optimizers[1].first]
     assert max(np.abs(g).max() for g in gradients[actor_critic]) > 0.01
     for script in ppo_kl, ppo_clip:
         for theirs, reference in zip(gradients[script], gradients[actor_critic]):
-            np.testing.assert_allclose(theirs, reference, atol=1e-6)
+            np.testing.assert_allclose(theirs, reference, atol=1e-10)
 
 
 # From here on λ = 0 and V = 0: Â_t is the reward r_t, exact in float32.
