@@ -65,7 +65,7 @@ GLOBAL_SETTINGS = "set_num_threads", "set_default_dtype", "use_deterministic_alg
 
 def ticking_clock():
     """A module time whose perf_counter() is a second later at each call."""
-    ticks = iter(range(10**9))
+    ticks = iter(range(100, 10**9))
     return SimpleNamespace(perf_counter=lambda: next(ticks))
 
 
