@@ -4,6 +4,7 @@ They are registered on import. A process that has this folder on its PYTHONPATH 
 them as faulty:Faulty-v0 and so on.
 """
 
+import multiprocessing
 import os
 import random
 import time
@@ -63,6 +64,7 @@ class FaultyEnv(gym.Env):
             if self.fault == "raises":
                 reward = {"wheel": 1.0}["pole"]  # the line that a traceback must show
             if self.fault == "dies":
+                assert multiprocessing.parent_process(), "not in a process of its own"
                 os._exit(9)
             if self.fault == "interrupts":
                 raise KeyboardInterrupt

@@ -1,13 +1,13 @@
-"""An ordinary day: own environments, notebooks, Ctrl-C, and what is typed wrong.
+"""An ordinary day: own environments, notebooks, sweeps, Ctrl-C, typing mistakes.
 
 What is the same text in all five scripts is tried in one of them.
 """
 
 import contextlib
-import gc
 import importlib.util
 import io
 import json
+import math
 import multiprocessing
 import os
 import pickle
@@ -48,27 +48,26 @@ posix = pytest.mark.skipif(os.name == "nt", reason="needs the signals of POSIX")
 
 
 @pytest.fixture(autouse=True)
-def no_longer_than_two_minutes(monkeypatch):
-    """A loop that does not end fails; and main() leaves sys.path alone."""
+def limits(monkeypatch):
+    """A loop that does not end fails, Ctrl-C is heard, and sys.path stays as it was."""
 
     def fail(*_):
         raise TimeoutError("the test hangs")
 
     monkeypatch.setattr(sys, "path", sys.path[:])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "alarm"):
-        monkeypatch.setattr(signal, "SIGALRM", signal.SIGALRM)
-        before = signal.signal(signal.SIGALRM, fail)
+        signal.signal(signal.SIGALRM, fail)
         signal.alarm(120)
-        yield
+    yield
+    signal.signal(signal.SIGINT, before)
+    if hasattr(signal, "alarm"):
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-    else:
-        yield
 
 
 def flags(script, run_dir, *more, env="Faulty-v0", **env_kwargs):
     """A run of some ten iterations on a faulty environment, each saved."""
-    argv = "--num-envs 2 --total-steps 300 --checkpoint-every 1 --eval-episodes 2"
+    argv = "--num-envs 2 --total-steps 200 --checkpoint-every 1 --eval-episodes 2"
     argv = [*argv.split(), "--hidden-sizes", "8", "--env", env]
     if script in PARTIAL:
         argv += ["--rollout-steps", "20"]
@@ -102,9 +101,9 @@ def all_finite(x):
         return all(map(all_finite, x.values()))
     if isinstance(x, list | tuple):
         return all(map(all_finite, x))
-    return not isinstance(x, torch.Tensor | float) or bool(
-        torch.as_tensor(x).isfinite().all()
-    )
+    if isinstance(x, float):
+        return math.isfinite(x)
+    return not isinstance(x, torch.Tensor) or bool(x.isfinite().all())
 
 
 # ------------------------------------------------------------------ own environments
@@ -118,7 +117,7 @@ def test_a_fault_in_own_step_is_shown_with_its_file_and_line(
     env, mode, tmp_path, recwarn
 ):
     """In every vectorization; and the last checkpoint stays."""
-    given = {"env": f"{env}-v0", "fault": "raises", "at": 90}
+    given = {"env": f"{env}-v0", "fault": "raises", "at": 60}
     argv = flags(ppo_clip, tmp_path, "--vectorization", mode, **given)
     with pytest.raises(KeyError, match="pole") as failure:
         ppo_clip.main(argv)
@@ -127,17 +126,21 @@ def test_a_fault_in_own_step_is_shown_with_its_file_and_line(
     lines = Path(faulty.__file__).read_text().splitlines()
     (number,) = (i + 1 for i, line in enumerate(lines) if '["pole"]' in line)
     assert f'faulty.py", line {number}, in step' in shown
-    assert 40 <= checkpoint(tmp_path)["steps"] < 300
+    assert 40 <= checkpoint(tmp_path)["steps"] < 200
 
 
 @posix
 @pytest.mark.filterwarnings("ignore")
-def test_a_process_of_an_environment_that_dies_ends_the_run(tmp_path):
+def test_a_process_of_an_environment_that_dies_ends_the_run(tmp_path, monkeypatch):
     """It doesn't wait for it; and the last checkpoint stays."""
+    made = watch(monkeypatch, ppo_clip, "make_envs")
     with pytest.raises((EOFError, ConnectionError)):
-        train(ppo_clip, tmp_path, "--vectorization", "async", fault="dies", at=90)
-    assert 40 <= checkpoint(tmp_path)["steps"] < 300
-    gc.collect()  # what is left of the environments, while warnings are ignored
+        train(ppo_clip, tmp_path, "--vectorization", "async", fault="dies", at=60)
+    assert 40 <= checkpoint(tmp_path)["steps"] < 200
+    envs = made[0][1].unwrapped
+    for process in envs.processes:
+        process.kill()
+    envs.closed = True  # Gymnasium would wait for the process when envs is deleted
 
 
 @every_script
@@ -161,12 +164,12 @@ def test_numbers_of_the_environment_that_are_not_finite_are_not_the_step_sizes_f
     """The observation or the reward is named, and nothing of it is saved."""
     for fault in "observation=nan", "observation=-inf", "reward=nan", "reward=inf":
         with pytest.raises(FloatingPointError) as failure:
-            train(script, tmp_path / fault, fault=fault, at=90)
+            train(script, tmp_path / fault, fault=fault, at=60)
         message = str(failure.value)
         assert fault.split("=")[0] in message and "env" in message
         assert "learning-rate" not in message
         saved = checkpoint(tmp_path / fault)
-        assert 40 <= saved["steps"] < 300 and all_finite(saved)
+        assert 40 <= saved["steps"] < 200 and all_finite(saved)
 
 
 @every_script
@@ -182,7 +185,7 @@ def test_an_environment_with_an_episode_key_of_its_own_has_the_right_returns(
     FaultyEnv.returns.clear()
     _, history = train(ppo_clip, tmp_path, env=env)
     assert [total for _, total in history] == FaultyEnv.returns
-    assert len(history) >= 10 and len(set(FaultyEnv.returns)) > 3
+    assert len(history) >= 8 and len(set(FaultyEnv.returns)) > 3
     assert set(scalars(tmp_path)["rollout/episode_length"][-1][1:]) == {20}
 
 
@@ -200,13 +203,7 @@ def test_observations_that_cannot_be_flattened_are_named_with_the_wrapper_for_th
 ):
     """As MiniGrid's, where Gymnasium raises without a text."""
     line = refused(capsys, flags(ppo_clip, tmp_path, env=f"{name}-v0"))
-    assert name in line and "ObservationWrapper" in line
-
-
-WORDLESS = pytest.param(
-    "Wordless-v0",
-    "Error",
-)
+    assert str(faulty.SPACES[name][0]) in line and "ObservationWrapper" in line
 
 
 @pytest.mark.parametrize(
@@ -216,7 +213,7 @@ WORDLESS = pytest.param(
         ("CartPole-v9", "v1"),
         ("nowhere_to_be_found:X-v0", "No module named 'nowhere_to_be_found'"),
         ("not an id", "Malformed"),
-        WORDLESS,
+        ("Wordless-v0", "Error()"),  # Gymnasium raises without a text
     ],
 )
 def test_an_environment_that_cannot_be_made_is_named_with_the_reason(env, says, capsys):
@@ -275,31 +272,31 @@ def test_an_evaluation_that_fails_comes_after_log_and_checkpoint_are_named(
         with monkeypatch.context() as patch:
             patch.setattr(ppo_clip, "make_envs", make_envs)
             with pytest.raises(RuntimeError if number == 0 else SystemExit):
-                ppo_clip.main(flags(ppo_clip, folder))
+                ppo_clip.main(flags(ppo_clip, folder, "--total-steps", 40))
         out, err = capsys.readouterr()
         assert f"--logdir {folder}" in out and f"{folder}/checkpoint.pt" in out
         assert number == 0 or err.endswith(": no display\n")
 
 
-def test_episodes_that_never_end_are_remarked_upon_and_not_waited_for(tmp_path, capsys):
-    """While training by a hint in the log; in evaluation by an error."""
-    argv = flags(ppo_clip, tmp_path, fault="never_ends")
-    argv += "--num-envs 20 --rollout-steps 1001 --total-steps 21000 --epochs 1".split()
-    args = ppo_clip.parse_args(argv)
-    ppo_clip.train(args)
-    out, err = capsys.readouterr()
-    assert (out + err).count("--max-episode-steps") == 1
+def test_episodes_that_never_end_are_learnt_from_and_not_waited_for(tmp_path):
+    """No episode, no mean return; and evaluation says which flag is missing."""
+    _, history = train(ppo_clip, tmp_path, fault="never_ends")
+    assert history == [] and not any("rollout/" in name for name in scalars(tmp_path))
+    args = ppo_clip.parse_args(["--evaluate", str(tmp_path)])
     with pytest.raises(ppo_clip.UsageError, match="--max-episode-steps"):
         ppo_clip.evaluate(args, tmp_path, longest_episode=50)
 
 
-@pytest.mark.parametrize("mode", ["sync"])
+RESEEDED = pytest.mark.xfail(strict=True, reason="a new process reseeds random")
+
+
+@pytest.mark.parametrize("mode", ["sync", pytest.param("async", marks=RESEEDED)])
 def test_an_environment_that_draws_from_random_and_from_numpy_is_seeded(mode, tmp_path):
     runs = []
     for k, seed in enumerate("334"):
         random.seed(k)  # whatever was drawn before
         np.random.seed(k)
-        more = "--seed", seed, "--vectorization", mode
+        more = "--seed", seed, "--vectorization", mode, "--total-steps", 80
         policy, history = train(
             ppo_clip, tmp_path / str(k), *more, env="GlobalRandom-v0"
         )
@@ -310,14 +307,19 @@ def test_an_environment_that_draws_from_random_and_from_numpy_is_seeded(mode, tm
     assert runs[0][1] != runs[2][1]
 
 
-STRANGE = "reward=1e-300", "constant", "one_step"
-
-
-@pytest.mark.parametrize("fault", [*STRANGE, "no_rewards"])
-def test_strange_numbers_that_are_finite_are_learnt_from(fault, tmp_path):
-    script = [reinforce, ppo_clip][STRANGE.index(fault) % 2 if fault in STRANGE else 0]
-    train(script, tmp_path, fault=fault, continuous=script is ppo_clip)
-    assert all_finite(checkpoint(tmp_path)) and checkpoint(tmp_path)["steps"] >= 300
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, in statistics
+@pytest.mark.parametrize(
+    "script, faults",
+    [
+        (reinforce, ["reward=1e30", "observation=1e30", "no_rewards"]),
+        (ppo_clip, ["reward=1e-300", "constant", "one_step"]),
+    ],
+)
+def test_strange_numbers_that_are_finite_are_learnt_from(script, faults, tmp_path):
+    for fault in faults:
+        train(script, tmp_path / fault, fault=fault, continuous=script is ppo_clip)
+        saved = checkpoint(tmp_path / fault)
+        assert all_finite(saved) and saved["steps"] >= 200
 
 
 # ------------------------------------------------------------------------- own copies
@@ -332,7 +334,7 @@ def test_with_float64_as_torchs_default_a_run_works(script, tmp_path):
             run = tmp_path / str(continuous)
             policy, _ = train(script, run, continuous=continuous)
             assert {p.dtype for p in policy.parameters()} == {torch.float32}
-            args = script.parse_args(["--resume", str(run), "--total-steps", "400"])
+            args = script.parse_args(["--resume", str(run), "--total-steps", "300"])
             script.train(args)
             assert len(script.evaluate(args, run)) == 2
     finally:
@@ -414,13 +416,21 @@ def test_main_leaves_signals_hooks_and_torch_as_they_were(tmp_path, monkeypatch)
             (np.geterr(), os.getcwd()),
         )
 
-    before = settings()
+    distribution = torch.distributions.Distribution  # whatever ran before this test
+    monkeypatch.setattr(distribution, "_validate_args", True)
+    before, handled = settings(), []
+    monkeypatch.setattr(signal, "signal", lambda *given: handled.append(given))
     ppo_clip.main(flags(ppo_clip, tmp_path / "whole"))
     assert settings() == before
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     with pytest.raises(KeyboardInterrupt):
-        ppo_clip.main(flags(ppo_clip, tmp_path / "part", fault="interrupts", at=90))
-    assert settings() == before
+        ppo_clip.main(flags(ppo_clip, tmp_path / "part", fault="interrupts", at=60))
+    assert settings() == before and handled == []
+
+
+def hear_ctrl_c():
+    """Also where the tests run in the background, whose processes ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.slow
@@ -441,6 +451,7 @@ print("still", 6 * 7)
         input=typed,
         capture_output=True,
         text=True,
+        preexec_fn=hear_ctrl_c,
         timeout=120,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(TESTS), "IPYTHONDIR": str(tmp_path)},
@@ -459,12 +470,15 @@ def test_ctrl_c_in_a_notebook_returns_policy_and_history_and_the_cell_runs_again
     folders = []
     for _ in range(2):  # the cell, twice
         argv = flags(
-            script, None, "--checkpoint-every", 9000, fault="interrupts", at=90
+            script, None, "--checkpoint-every", 9000, fault="interrupts", at=60
         )
         args = script.parse_args(argv)
-        policy, history = script.train(args)
+        try:
+            policy, history = script.train(args)
+        except KeyboardInterrupt:
+            pytest.fail("train lets it pass")
         folders.append(args.run_dir)
-        assert len(history) >= 4 and 100 <= history[-1][0] < 300
+        assert len(history) >= 4 and 80 <= history[-1][0] < 200
         assert_equal(checkpoint(args.run_dir)["policy"], policy.state_dict())
         assert checkpoint(args.run_dir)["steps"] >= history[-1][0]
     assert len(set(folders)) == 2
@@ -476,11 +490,11 @@ def test_ctrl_c_in_a_notebook_returns_policy_and_history_and_the_cell_runs_again
 def test_a_second_ctrl_c_while_saving_leaves_the_checkpoint_before(
     tmp_path, monkeypatch
 ):
-    """In vain is nothing that was saved; and the environments are closed."""
+    """Half a file does not take its place; and the environments are closed."""
     saved, save = [], torch.save
 
     def interrupted_save(contents, path):
-        if contents["steps"] > 150:
+        if contents["steps"] > 100:
             Path(path).write_bytes(b"half of it")
             raise KeyboardInterrupt
         save(contents, path)
@@ -505,7 +519,7 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         train(ppo_clip, tmp_path)
-    assert 0 < checkpoint(tmp_path)["steps"] < 300
+    assert 0 < checkpoint(tmp_path)["steps"] < 200
 
 
 @posix
@@ -553,6 +567,7 @@ def in_a_shell_loop(tmp_path, mode, ready, *more):
     loop = f"for seed in 0 1; do {script} {argv}; echo next; done; echo end"
     shell = subprocess.Popen(
         ["bash", "-c", loop],
+        preexec_fn=hear_ctrl_c,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -590,7 +605,7 @@ def test_ctrl_c_in_the_first_iteration_ends_a_shell_loop_at_once(mode, tmp_path)
 @posix
 @pytest.mark.skipif(not shutil.which("bash"), reason="needs bash")
 @pytest.mark.parametrize(
-    "mode", ["sync", pytest.param("async", marks=pytest.mark.slow)]
+    "mode", [pytest.param("sync", marks=pytest.mark.slow), "async"]
 )
 def test_ctrl_c_after_an_iteration_ends_a_shell_loop_and_the_run_can_go_on(
     mode, tmp_path
@@ -598,9 +613,8 @@ def test_ctrl_c_after_an_iteration_ends_a_shell_loop_and_the_run_can_go_on(
     out, err = in_a_shell_loop(tmp_path, mode, "checkpoint.pt", "--rollout-steps", "2")
     assert "interrupted" in out and "next" not in out and "end" not in out
     assert "--resume run0/checkpoint.pt" in out and "Traceback" not in err
-    assert (
-        os.listdir(tmp_path) == ["run0"] and checkpoint(tmp_path / "run0")["steps"] > 0
-    )
+    assert os.listdir(tmp_path) == ["run0"]
+    assert checkpoint(tmp_path / "run0")["steps"] > 0
 
 
 def test_ctrl_c_in_the_first_iteration_says_so(tmp_path, monkeypatch, capsys):
@@ -655,10 +669,10 @@ def test_a_run_folder_stands_for_its_checkpoint(tmp_path, capsys):
     *_, result = capsys.readouterr().out.splitlines()
     ppo_clip.main(["--evaluate", str(tmp_path)])
     assert capsys.readouterr().out.splitlines() == [result]
-    more = "--total-steps", 400, "--eval-episodes", 3
+    more = "--total-steps", 300, "--eval-episodes", 3
     ppo_clip.main(["--resume", str(tmp_path), *map(str, more)])
     assert "over 3 episodes" in capsys.readouterr().out
-    assert checkpoint(tmp_path)["steps"] >= 400
+    assert checkpoint(tmp_path)["steps"] >= 300
 
 
 def test_the_final_lines_name_the_video(tmp_path, monkeypatch, capsys):
@@ -748,6 +762,23 @@ def test_a_run_that_is_complete_asks_for_more_steps(saved, capsys):
     assert str(saved) in line and "raise --total-steps" in line
 
 
+def test_a_damaged_checkpoint_is_refused_or_loads(saved, tmp_path):
+    """Cut off somewhere, or with a bit flipped, which may be one of a number's."""
+    contents = (saved / "checkpoint.pt").read_bytes()
+    rng, path, refused = random.Random(0), tmp_path / "checkpoint.pt", 0
+    for k in range(60):
+        damaged, place = bytearray(contents), rng.randrange(len(contents))
+        damaged[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(contents[:place] if k % 3 == 0 else damaged)
+        try:
+            ppo_clip.load_checkpoint(path)
+            assert k % 3 > 0
+        except ppo_clip.UsageError as error:
+            assert f"cannot load {path}" in str(error)
+            refused += 1
+    assert 25 < refused < 60
+
+
 class Harmful:
     """To load it as pickle does would write a file."""
 
@@ -764,53 +795,52 @@ def test_files_that_are_no_checkpoint_are_refused_and_no_code_in_them_runs(
         Path(f"{number}.pt").write_bytes(contents)
     for number, contents in enumerate([[1], {"args": {}}, {"algorithm": Harmful()}], 4):
         torch.save(contents, f"{number}.pt")
-    for part in ("policy",):
-        torch.save(
-            {k: v for k, v in checkpoint(saved).items() if k != part}, f"{part}.pt"
-        )
+    for part in "algorithm", "policy":
+        rest = checkpoint(saved)
+        del rest[part]
+        torch.save(rest, f"{part}.pt")
     for path in Path().glob("*.pt"):
         for flag in "--evaluate", "--resume":
             assert f"cannot load {path}" in refused(capsys, [flag, path])
-    assert len(list(Path().glob("*.pt"))) == 8 and not Path("harm.txt").exists()
+    assert len(list(Path().glob("*.pt"))) == 9 and not Path("harm.txt").exists()
 
 
-@pytest.mark.parametrize(
-    "argv, says",
-    [
-        ("--env CartPole-v1", "size mismatch"),
-        ("--hidden-sizes 9", "size mismatch"),
-        ("--no-normalize-observations --env Pixels-v0", "size mismatch"),
-    ],
-)
-def test_a_checkpoint_that_does_not_fit_is_refused(argv, says, saved, capsys, tmp_path):
-    argv = argv.replace("Pixels-v0", "FromZero-v0").split()
-    line = refused(capsys, ["--evaluate", saved, *argv])
-    assert "cannot load" in line
+def test_a_checkpoint_that_does_not_fit_is_refused(saved, capsys):
+    for change in "--env CartPole-v1", "--hidden-sizes 9", "--env FromZero-v0":
+        line = refused(capsys, ["--evaluate", saved, *change.split()])
+        assert f"cannot load {saved}" in line, change
 
 
 def test_a_run_cannot_go_on_with_statistics_that_it_has_not_taken(tmp_path, capsys):
     off = "--no-normalize-observations", "--no-normalize-rewards"
     train(ppo_clip, tmp_path, *off)
     for name, flag in ("observation", "observations"), ("return", "rewards"):
-        more = "--total-steps", "400", f"--normalize-{flag}"
+        more = "--total-steps", "300", f"--normalize-{flag}"
         line = refused(capsys, ["--resume", tmp_path, *more])
         assert "cannot load" in line and f"KeyError('{name}')" in line
-    assert checkpoint(tmp_path)["steps"] < 400
+    assert checkpoint(tmp_path)["steps"] < 300
 
 
 # ------------------------------------------------------------------------------ words
 
 
+@contextlib.contextmanager
+def windows_console(monkeypatch):
+    """What is printed meanwhile, as bytes in a code page without Greek letters."""
+    screen = io.BytesIO()
+    text = io.TextIOWrapper(screen, encoding="cp1252", write_through=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", text)
+        yield screen
+    text.detach()
+
+
 @every_script
 def test_help_is_ascii_with_the_algorithms_own_flags_first(script, monkeypatch):
     """So it survives a Windows console, as the last line of a run does."""
-    screen = io.BytesIO()
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", io.TextIOWrapper(screen, encoding="cp1252"))
-        with pytest.raises(SystemExit, match="0"):
-            script.main(["--help"])
-        sys.stdout.flush()
-        text = screen.getvalue().decode("ascii")
+    with windows_console(monkeypatch) as screen, pytest.raises(SystemExit, match="0"):
+        script.main(["--help"])
+    text = screen.getvalue().decode("ascii")
     text = text[text.index("options:") :]
     own = {"--weight", "--critic-epochs", "--advantage", "--beta", "--clip-epsilon"}
     mine = [text.index(f"  {flag} ") for flag in own if f"  {flag} " in text]
@@ -819,9 +849,6 @@ def test_help_is_ascii_with_the_algorithms_own_flags_first(script, monkeypatch):
 
 
 def test_the_last_line_of_a_run_survives_a_windows_console(saved, monkeypatch):
-    screen = io.BytesIO()
-    with monkeypatch.context() as patch:
-        patch.setattr(sys, "stdout", io.TextIOWrapper(screen, encoding="cp1252"))
+    with windows_console(monkeypatch) as screen:
         ppo_clip.main(["--evaluate", str(saved)])
-        sys.stdout.flush()
-        assert "±" in screen.getvalue().decode("cp1252")
+    assert "±" in screen.getvalue().decode("cp1252")
