@@ -353,7 +353,7 @@ def make_envs(args, num_envs, training=True, **kwargs):
         bottom, top = np.where(bounded, low, -1), np.where(bounded, high, 1)
         middle, half = (top + bottom) / 2, (top - bottom) / 2
         envs = wrappers.TransformAction(envs, lambda a: a.clip(low, high))
-        envs = wrappers.TransformAction(envs, lambda a: middle + half * a)
+        envs = wrappers.TransformAction(envs, lambda a: middle + half * a)  # acts first
     envs.statistics = statistics
     envs.close_options = {"timeout": 5} if args.vectorization == "async" else {}
     return envs
@@ -472,8 +472,8 @@ def parse_args(argv=None):
     switch = argparse.BooleanOptionalAction  # --name and --no-name
     estimators = ["n-step", "gae"]
     flag("--advantage", choices=estimators, default="n-step", help="gae blends all n")
-    flag("--n-steps", type=number(int, 1), default=5, help="1 is TD, inf Monte Carlo")
-    flag("--gae-lambda", type=fraction, default=0.95, help="0 is TD, 1 Monte Carlo")
+    flag("--n-steps", type=number(int, 1), default=5, help="1 is TD, inf to the end")
+    flag("--gae-lambda", type=fraction, default=0.95, help="0 is TD, 1 sums to the end")
     flag("--rollout-steps", type=number(int, 2), default=32, help="per environment")
     flag("--critic-epochs", type=count, default=10, help="passes over each batch")
     flag("--normalize-advantages", action=switch, default=True, help="to mean 0, std 1")

@@ -362,7 +362,7 @@ def make_envs(args, num_envs, training=True, **kwargs):
         bottom, top = np.where(bounded, low, -1), np.where(bounded, high, 1)
         middle, half = (top + bottom) / 2, (top - bottom) / 2
         envs = wrappers.TransformAction(envs, lambda a: a.clip(low, high))
-        envs = wrappers.TransformAction(envs, lambda a: middle + half * a)
+        envs = wrappers.TransformAction(envs, lambda a: middle + half * a)  # acts first
     envs.statistics = statistics
     envs.close_options = {"timeout": 5} if args.vectorization == "async" else {}
     return envs
@@ -482,7 +482,7 @@ def parse_args(argv=None):
     flag("--clip-epsilon", type=weight, default=0.2, help="clipping threshold")
     flag("--epochs", type=count, default=5, help="passes over each batch")
     flag("--minibatch-size", type=count, default=256, help="steps in a minibatch")
-    flag("--gae-lambda", type=fraction, default=0.95, help="0 is TD, 1 Monte Carlo")
+    flag("--gae-lambda", type=fraction, default=0.95, help="0 is TD, 1 sums to the end")
     flag("--rollout-steps", type=number(int, 2), default=256, help="per environment")
     flag("--normalize-advantages", action=switch, default=True, help="to mean 0, std 1")
     flag("--gamma", type=fraction, default=0.99, help="discount factor")

@@ -315,7 +315,7 @@ def make_envs(args, num_envs, training=True, **kwargs):
         bottom, top = np.where(bounded, low, -1), np.where(bounded, high, 1)
         middle, half = (top + bottom) / 2, (top - bottom) / 2
         envs = wrappers.TransformAction(envs, lambda a: a.clip(low, high))
-        envs = wrappers.TransformAction(envs, lambda a: middle + half * a)
+        envs = wrappers.TransformAction(envs, lambda a: middle + half * a)  # acts first
     envs.statistics = statistics
     envs.close_options = {"timeout": 5} if args.vectorization == "async" else {}
     return envs
