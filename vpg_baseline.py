@@ -31,7 +31,6 @@ step size works for many environments; --no-normalize-advantages is the lecture'
 import argparse
 import json
 import math
-import multiprocessing
 import os
 import random
 import shlex
@@ -296,21 +295,21 @@ def set_seed(*numbers):
     return seed
 
 
-def ignore_interrupts(env):
-    """Leave Ctrl-C to the parent of an async environment's process."""
-    if multiprocessing.parent_process():
+class OwnProcess(gym.Wrapper):
+    """A copy in a process of its own, which leaves Ctrl-C to the process of train."""
+
+    def reset(self, *, seed=None, options=None):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return env
+        if seed is not None:
+            set_seed(seed)
+        return super().reset(seed=seed, options=options)
 
 
 def make_envs(args, num_envs, training=True, **kwargs):
-    """num_envs copies of args.env, with flat observations and raw returns in info.
-
-    Actions in [-1, 1] are stretched to the bounds; bounds beyond 1e6 count as none.
-    """
+    """num_envs copies of args.env, with flat observations and raw returns in info."""
     mode = args.vectorization if training else "sync"
     if mode == "async":
-        kwargs["wrappers"] = [ignore_interrupts]
+        kwargs["wrappers"] = [OwnProcess]
     if args.max_episode_steps:
         kwargs["max_episode_steps"] = args.max_episode_steps
     try:
@@ -322,15 +321,14 @@ def make_envs(args, num_envs, training=True, **kwargs):
         raise UsageError(f"{args.env} must have the autoreset mode NEXT_STEP")
     actions, observations = envs.single_action_space, envs.single_observation_space
     if not (isinstance(actions, Discrete) or actions.dtype in (np.float32, np.float64)):
-        raise UsageError(f"{args.env}: {actions} needs an ActionWrapper to a float Box")
+        raise UsageError(f"{actions} needs an ActionWrapper to Discrete or float Box")
     try:
         if not isinstance(observations, Box) or len(observations.shape) != 1:
             envs = wrappers.FlattenObservation(envs)  # Discrete becomes one-hot
         if not isinstance(envs.single_observation_space, Box):
             raise NotImplementedError
-    except NotImplementedError as error:
-        reason = f"{observations} needs an ObservationWrapper to a Box"
-        raise UsageError(f"{args.env}: {reason}") from error
+    except NotImplementedError:
+        raise UsageError(f"{observations} needs an ObservationWrapper to Box") from None
     envs = wrappers.RecordEpisodeStatistics(envs, stats_key=STATS)
     statistics = {}
     if args.normalize_observations and not isinstance(observations, Discrete):
@@ -346,7 +344,7 @@ def make_envs(args, num_envs, training=True, **kwargs):
         envs = wrappers.TransformAction(envs, lambda a: a + actions.start)
     else:
         low, high = actions.low, actions.high
-        bounded = (low > -1e6) & (high < 1e6)
+        bounded = (low > -1e6) & (high < 1e6)  # bounds beyond 1e6 count as none
         bottom, top = np.where(bounded, low, -1), np.where(bounded, high, 1)
         middle, half = (top + bottom) / 2, (top - bottom) / 2
         envs = wrappers.TransformAction(envs, lambda a: a.clip(low, high))
@@ -420,24 +418,24 @@ def evaluate(args, checkpoint, longest_episode=100_000):
     """Raw returns of args.eval_episodes episodes, with the most probable actions."""
     kwargs = {"render_mode": "human"} if args.watch else {}
     if args.video:
-        kwargs["render_mode"] = "rgb_array"
-        kwargs["wrappers"] = [
-            lambda env: gym.wrappers.RecordVideo(env, args.video, lambda episode: True)
-        ]
+        film = gym.wrappers.RecordVideo
+        film_all = [lambda env: film(env, args.video, lambda episode: True)]
+        kwargs = {"render_mode": "rgb_array", "wrappers": film_all}
     envs = make_envs(args, num_envs=1, training=False, **kwargs)
     policy = Policy(envs, args.hidden_sizes, args.initial_variance).to(args.device)
     trained_steps = load_checkpoint(checkpoint, envs, {"policy": policy})["steps"]
     obs, _ = envs.reset(seed=set_seed(args.seed, trained_steps, 1))  # not training's
-    returns, steps = [], 0
+    returns, bar = [], tqdm(desc="evaluation", unit="step", leave=False)
     while len(returns) < args.eval_episodes:
         with torch.no_grad():
             action = policy.distribution(to_tensor(obs, args)).mode
         obs, _, terminated, truncated, info = envs.step(action.cpu().numpy())
-        steps += 1
+        bar.update()
         if terminated[0] or truncated[0]:
             returns.append(info[STATS]["r"][0])
-        if steps > longest_episode * (len(returns) + 1):
+        if bar.n > longest_episode * (len(returns) + 1):
             raise UsageError("an episode does not end: set --max-episode-steps")
+    bar.close()
     envs.close()
     return np.array(returns)
 
@@ -492,6 +490,7 @@ def parse_args(argv=None):
     flag("--checkpoint-every", type=count, default=20_000, help="environment steps")
     flag("--eval-episodes", type=count, default=10, help="episodes to evaluate")
     flag("--video", metavar="FOLDER", help="record the evaluation in this folder")
+    flag = parser.add_mutually_exclusive_group().add_argument
     flag("--resume", metavar="CHECKPOINT", help="continue a training run")
     flag("--evaluate", metavar="CHECKPOINT", help="evaluate a policy without training")
     flag("--watch", metavar="CHECKPOINT", help="evaluate a policy in a window")

@@ -20,7 +20,7 @@ TREES = {script: ast.parse(source) for script, source in SOURCES.items()}
 DIFFERENT = ["ALGORITHM", "update", "train", "parse_args"]  # the idea is in these
 SHARED = """
     Adam mlp Policy Rollout gradient_step STATS COMMANDS UsageError to_tensor
-    check_finite set_seed ignore_interrupts make_envs open_log log save_checkpoint
+    check_finite set_seed OwnProcess make_envs open_log log save_checkpoint
     load_checkpoint evaluate number JSON main
 """.split()
 SOME = {  # these scripts have it, and in the same words
