@@ -485,7 +485,7 @@ def parse_args(argv=None):
     flag("--normalize-observations", action=switch, default=True, help="mean 0, std 1")
     flag("--normalize-rewards", action=switch, default=True, help="by their scale only")
     flag("--env", default="CartPole-v1", help="Gymnasium id, or module:id")
-    flag("--env-kwargs", type=JSON, default={}, help="its arguments, a JSON object")
+    flag("--env-kwargs", type=JSON, default={}, help="its arguments, as a JSON object")
     flag("--max-episode-steps", type=count, help="time limit in place of its own")
     flag("--num-envs", type=count, default=8, help="number of parallel environments")
     modes = ["auto", "sync", "async"]

@@ -21,7 +21,7 @@ class FaultyEnv(gym.Env):
     fault is one of: none, raises (step fails), dies (its process ends), interrupts (as
     Ctrl-C does), slow=0.02 (seconds a step), reward=1e30 (or another number),
     observation=nan (or another), constant (observations), never_ends (so, too),
-    one_step (episodes), no_rewards, outside (of its observation space).
+    one_step (episodes), no_rewards.
 
     returns holds those of all episodes that have ended in this process.
     """
@@ -34,17 +34,12 @@ class FaultyEnv(gym.Env):
         name, _, value = fault.partition("=")
         self.fault, self.value, self.at = name, float(value or 0), at
         self.observation_space = spaces.Box(-1, 1, (3,), np.float64)
-        if name == "outside":
-            self.observation_space = spaces.Discrete(3)
         box = spaces.Box(-2, 2, (1,), np.float32)
         self.action_space = box if continuous else spaces.Discrete(2)
         self.life = 0
 
     def observation(self):
-        faulty = self.life >= self.at
-        if self.fault == "outside":
-            return 7 if faulty else 1
-        if self.fault == "observation" and faulty:
+        if self.fault == "observation" and self.life >= self.at:
             return np.full(3, self.value)
         if self.fault in ("constant", "never_ends"):
             return np.full(3, 0.5)
@@ -58,7 +53,6 @@ class FaultyEnv(gym.Env):
     def step(self, action):
         self.life += 1
         self.time += 1
-        self.last_action = action
         reward = float(np.sum(action))
         if self.life >= self.at:
             if self.fault == "raises":
@@ -123,10 +117,6 @@ class Spaces(FaultyEnv):
         return self.observation_space.sample()
 
 
-def box(low, high):
-    return spaces.Box(np.float32(low), np.float32(high))
-
-
 class Words(gym.Space):
     """A space that Gymnasium knows nothing of, as MiniGrid's missions are."""
 
@@ -140,16 +130,12 @@ class Words(gym.Space):
         return isinstance(x, str)
 
 
-TOP = np.finfo(np.float32).max
 SPACES = {  # name: observations, actions; None stands for FaultyEnv's
     "MultiDiscrete": (None, spaces.MultiDiscrete([2, 3])),
     "MultiBinary": (None, spaces.MultiBinary(3)),
     "IntegerBox": (None, spaces.Box(0, 5, (2,), np.int64)),
     "Words": (spaces.Dict(direction=spaces.Discrete(4), mission=Words()), None),
     "Sequence": (spaces.Sequence(spaces.Discrete(3)), None),
-    "HalfBounded": (None, box([-1000, -np.inf], [1000, np.inf])),
-    "Unbounded": (None, box([-TOP, -TOP], [TOP, TOP])),
-    "FromZero": (None, box([0, 0], [np.inf, 4])),
 }
 
 

@@ -80,18 +80,18 @@ def train_and_watch(script, args):
     return [part for part in parts if isinstance(part, script.Rollout)], result
 
 
-def train_n_iterations(script, args, n):
-    """train(), ended by Ctrl-C as soon as n iterations are logged."""
+def train_n_iterations(script, args, n, error=KeyboardInterrupt):
+    """train(), ended by the error as soon as n iterations are logged."""
     log, left = script.log, [n]
 
-    def log_then_interrupt(*given):
+    def log_then_fail(*given):
         log(*given)
         left[0] -= 1
         if left[0] == 0:
-            raise KeyboardInterrupt
+            raise error
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script, "log", log_then_interrupt)
+        patch.setattr(script, "log", log_then_fail)
         return script.train(args)
 
 
@@ -232,6 +232,31 @@ def random_rollout(script, space="discrete", seed=0, T=9, N=3):
         terminated, done = terminated & valid, done & valid
     rewards[~valid] = 1000.0
     return make_rollout(script, obs, actions, rewards, terminated, done, valid)
+
+
+def all_values(critic, rollout):
+    """V(s_t) of all rows, (T + 1, N), as it is now."""
+    return critic(torch.as_tensor(rollout.obs)).detach().numpy()
+
+
+# For each row, from the definitions or the formulas for Gaussians.
+
+
+def slow_kl(old, new):
+    """KL(old‖new)."""
+    if isinstance(old, torch.distributions.Categorical):
+        return (old.probs * (old.probs / new.probs).log()).sum(-1)
+    (m, s), (n, t) = ((d.base_dist.loc, d.base_dist.scale) for d in (old, new))
+    return (torch.log(t / s) + (s**2 + (m - n) ** 2) / (2 * t**2) - 0.5).sum(-1)
+
+
+def slow_entropy(distribution):
+    """-Σ p log p, or the sum of ½ log(2πe σ²)."""
+    if isinstance(distribution, torch.distributions.Categorical):
+        p = distribution.probs
+        return -(p * p.log()).sum(-1)
+    variance = distribution.base_dist.scale**2
+    return (0.5 * torch.log(2 * math.pi * math.e * variance)).sum(-1)
 
 
 # The lecture's sums, term by term. v holds V(s_t), (T + 1, N); all give {(t, i): ...}

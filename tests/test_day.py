@@ -162,7 +162,7 @@ def test_a_sweep_goes_on_after_a_step_size_that_is_far_too_large(script, tmp_pat
 def test_numbers_of_the_environment_that_are_not_finite_are_not_the_step_sizes_fault(
     script, tmp_path
 ):
-    """The observation or the reward is named, and nothing of it is saved."""
+    """The observation, the first one too, or the reward is named; and none is saved."""
     for fault in "observation=nan", "observation=-inf", "reward=nan", "reward=inf":
         with pytest.raises(FloatingPointError) as failure:
             train(script, tmp_path / fault, fault=fault, at=60)
@@ -171,12 +171,8 @@ def test_numbers_of_the_environment_that_are_not_finite_are_not_the_step_sizes_f
         assert "learning-rate" not in message
         saved = checkpoint(tmp_path / fault)
         assert 40 <= saved["steps"] < 200 and all_finite(saved)
-
-
-@every_script
-def test_a_first_observation_that_is_not_finite_is_named_too(script, tmp_path):
     with pytest.raises(FloatingPointError, match="observation"):
-        train(script, tmp_path, fault="observation=nan")
+        train(script, tmp_path / "first", fault="observation=nan")
 
 
 @pytest.mark.parametrize("env", ["OwnEpisodeKey-v0", "Recorded-v0"])
@@ -225,25 +221,6 @@ def test_an_environment_that_cannot_be_made_is_named_with_the_reason(env, says, 
 def test_another_autoreset_mode_is_refused(tmp_path, capsys):
     argv = flags(ppo_clip, tmp_path, env="Vectorized-v0", mode="SameStep")
     assert "NEXT_STEP" in refused(capsys, argv)
-
-
-@pytest.mark.parametrize(
-    "env, policys, environments",
-    [
-        ("HalfBounded", [0.5, 0.5], [500, 0.5]),  # each dimension by itself
-        ("HalfBounded", [-9, -9], [-1000, -9]),
-        ("Unbounded", [0.5, -7], [0.5, -7]),  # the largest float is no bound
-        ("FromZero", [0.5, 0.5], [0.5, 3]),  # half a bound only clips
-        ("FromZero", [-3, -3], [0, 0]),
-    ],
-)
-def test_bounds_that_are_none_leave_actions_as_they_are(env, policys, environments):
-    args = ppo_clip.parse_args(["--env", f"{env}-v0", "--vectorization", "sync"])
-    envs = ppo_clip.make_envs(args, 1)
-    envs.reset(seed=0)
-    envs.step(np.float32([policys]))
-    received = envs.unwrapped.envs[0].unwrapped.last_action
-    np.testing.assert_allclose(received, environments)
 
 
 def test_a_simulator_that_allows_one_instance_is_trained_and_evaluated(
@@ -509,21 +486,6 @@ def test_a_second_ctrl_c_while_saving_leaves_the_checkpoint_before(
     assert checkpoint(tmp_path)["steps"] == saved[-1] > 0 and closed
 
 
-def test_a_disk_that_is_full_leaves_the_checkpoint_before(tmp_path, monkeypatch):
-    left, replace = [2], os.replace
-
-    def full(*paths):
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError("No space left on device")
-        replace(*paths)
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left"):
-        train(ppo_clip, tmp_path)
-    assert 0 < checkpoint(tmp_path)["steps"] < 200
-
-
 @posix
 @pytest.mark.filterwarnings("ignore")  # Gymnasium's, of a step that is pending
 def test_ctrl_c_between_the_answers_of_async_copies_does_not_wait_for_ever(
@@ -598,7 +560,7 @@ def test_ctrl_c_in_the_first_iteration_ends_a_shell_loop_at_once(mode, tmp_path)
     """20 ms a step and 1000 steps an iteration: it must not wait for its end."""
     more = "--rollout-steps", "1000"
     out, err = in_a_shell_loop(tmp_path, mode, "events*", *more)
-    assert "interrupted" in out and "next" not in out and "end" not in out
+    assert "interrupted too early" in out and "next" not in out and "end" not in out
     assert "--resume" not in out and "Traceback" not in err
     assert os.listdir(tmp_path) == ["run0"]
     assert not (tmp_path / "run0" / "checkpoint.pt").exists()
@@ -617,13 +579,6 @@ def test_ctrl_c_after_an_iteration_ends_a_shell_loop_and_the_run_can_go_on(
     assert "--resume run0/checkpoint.pt" in out and "Traceback" not in err
     assert os.listdir(tmp_path) == ["run0"]
     assert checkpoint(tmp_path / "run0")["steps"] > 0
-
-
-def test_ctrl_c_in_the_first_iteration_says_so(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
-    with pytest.raises(KeyboardInterrupt):
-        ppo_clip.main(flags(ppo_clip, tmp_path, fault="interrupts"))
-    assert "interrupted too early" in capsys.readouterr().out
 
 
 # -------------------------------------------------------------- folders and commands
@@ -809,7 +764,8 @@ def test_files_that_are_no_checkpoint_are_refused_and_no_code_in_them_runs(
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(saved, capsys):
-    for change in "--env CartPole-v1", "--hidden-sizes 9", "--env FromZero-v0":
+    continuous = '--env-kwargs {"continuous":true}'
+    for change in "--env CartPole-v1", "--hidden-sizes 9", continuous:
         line = refused(capsys, ["--evaluate", saved, *change.split()])
         assert f"cannot load {saved}" in line, change
 
