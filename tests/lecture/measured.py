@@ -4,6 +4,7 @@ C4: bias and variance of the blends between TD and Monte Carlo, exactly.
 C6: the KL divergence that ppo_kl.update logs after a given step.
 C7 and C20: a policy of one parameter that walks a corridor, and learns by the scripts'
     own updates.
+C8 to C14: L_π(π'), and the C √KL of the bound on its error, exactly.
 C15: two policies that differ slightly, and the variance of their weights, exactly.
 C17 to C19: real runs on CartPole-v1.
 """
@@ -14,20 +15,11 @@ from functools import cache
 from unittest.mock import patch
 
 import numpy as np
+import tabular
 import torch
-from tabular import (
-    Trajectory,
-    episodic_mdp,
-    make_rollout,
-    probabilities,
-    random_mdp,
-    random_policy,
-    softmax,
-    update_at,
-    values_along,
-)
 from torch import nn
 from torch.distributions import Categorical, kl_divergence
+from torch.optim import SGD
 
 import actor_critic
 import ppo_clip
@@ -41,17 +33,6 @@ from common import generalized_advantages, n_step_returns, normalize
 GAMMA, STATES = 0.9, 8
 N_STEPS = 1, 2, 3, math.inf  # 4 is ∞: no episode is longer
 LAMBDAS = 0.0, 0.25, 0.5, 0.75, 1.0
-
-
-@cache
-def problem(seed):
-    """A random problem, a policy π, all trajectories, and their probabilities."""
-    rng = np.random.default_rng(seed)
-    mdp = episodic_mdp(rng, layers=4, width=2, actions=2, gamma=GAMMA)
-    pi = random_policy(rng, STATES, 2)
-    trajectories = mdp.all_trajectories()
-    rollout = make_rollout(trajectories, STATES)
-    return mdp, pi, rollout, probabilities(trajectories, pi)
 
 
 def conditional_moments(rollout, p, advantage):
@@ -70,7 +51,7 @@ def conditional_moments(rollout, p, advantage):
 
 def all_blends(rollout, V):
     """Â (T, N) by the functions of common.py, for n of N_STEPS and λ of LAMBDAS."""
-    values = values_along(rollout, V)
+    values = tabular.values_along(rollout, V)
     data = rollout.rewards, values, rollout.terminated, rollout.done
     blends = {}
     for n in N_STEPS:
@@ -83,21 +64,23 @@ def all_blends(rollout, V):
 @cache
 def moments_of_all_blends(seed, trust=0.5, noise=0.0):
     """A problem, π, V = trust V^π + noise, and the moments of every blend's Â."""
-    mdp, pi, rollout, p = problem(seed)
-    V = trust * mdp.state_values(pi)
-    V = V + noise * np.random.default_rng(seed).normal(size=STATES)
-    moments = {
-        name: conditional_moments(rollout, p, blend)
-        for name, blend in all_blends(rollout, V).items()
-    }
+    rng = np.random.default_rng(seed)
+    mdp = tabular.episodic_mdp(rng, layers=4, actions=2, gamma=GAMMA)
+    pi = tabular.random_policy(rng, STATES, 2)
+    trajectories = mdp.all_trajectories()
+    rollout = tabular.make_rollout(trajectories, STATES)
+    p = tabular.probabilities(trajectories, pi)
+    error = noise * np.random.default_rng(seed).normal(size=STATES)
+    V = trust * mdp.state_values(pi) + error
+    blends = all_blends(rollout, V).items()
+    moments = {name: conditional_moments(rollout, p, x) for name, x in blends}
     return mdp, pi, V, moments
 
 
 def bias_and_variance(kind, settings, **critic):
     """Squared bias and variance of every n or every λ, as (20 problems, settings) each.
 
-    Both are averages over the visited (s, a). The bias is that of R̂ = Â + V(s) against
-    Q^π(s, a).
+    Averages over the visited (s, a); bias is that of R̂ = Â + V(s) against Q^π(s, a).
     """
     biases, variances = np.empty((2, 20, len(settings)))
     for seed in range(20):
@@ -116,8 +99,8 @@ def bias_and_variance(kind, settings, **critic):
 def logged_kl(old, new, states=(0,)):
     """D̄_KL as ppo_kl.update logs it when its step leads from logits old to new."""
     steps = len(states)
-    walk = Trajectory([*states, states[-1]], [0] * steps, np.zeros(steps), False, 1.0)
-    _, metrics = update_at(ppo_kl, old, new, make_rollout([walk], len(old)))
+    walk = tabular.Trajectory([*states, 0], [0] * steps, np.zeros(steps), False)
+    _, metrics = tabular.update_at(ppo_kl, old, new, walk)
     return metrics["train/kl"]
 
 
@@ -158,7 +141,7 @@ def J(theta):
     return total
 
 
-def walk_corridor(theta, m, rng, scale=1.0):
+def walk_corridor(theta, rng, m=128, scale=1.0):
     """A rollout of m whole trajectories; a step costs 1, or scale."""
     actions = (rng.random((HORIZON, m)) < sigmoid(theta)).astype(int)  # 1 is right
     place = np.zeros(m, dtype=int)
@@ -200,34 +183,24 @@ class Constant(nn.Module):
 
 
 def learn(
-    script,
-    alpha,
-    seed,
-    iterations,
-    flags="",
-    optimizer=torch.optim.SGD,
-    theta=SLOPE,
-    m=128,
-    scale=1.0,
+    script, alpha, seed, iterations, flags="", optimizer=SGD, theta=SLOPE, **batch
 ):
-    """θ_0, θ_1, ... by the script's update with step size α on batches of m episodes.
+    """θ_0, θ_1, ... by the script's update with step size α; batch: see walk_corridor.
 
     V becomes the mean of the returns by one step of SGD with step size 0.5.
     """
-    flags = f"{PLAIN} {FLAGS[script]} {flags} --num-envs {m} --total-steps 1e9"
+    flags = f"{PLAIN} {FLAGS[script]} {flags} --total-steps 1e9"
     args = script.parse_args(flags.split())
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     policy, critic = SigmoidPolicy(theta), Constant()
-    optimizer = optimizer(policy.parameters(), alpha)
-    critic_optimizer = torch.optim.SGD(critic.parameters(), 0.5)
+    optimizers = optimizer(policy.parameters(), alpha), SGD(critic.parameters(), 0.5)
     beta = [args.beta] if script is ppo_kl else []
     thetas = [theta]
     for _ in range(iterations):
-        rollout = walk_corridor(thetas[-1], m, rng, scale)
-        metrics = script.update(
-            args, policy, critic, optimizer, critic_optimizer, rollout, *beta
-        )
+        rollout = walk_corridor(thetas[-1], rng, **batch)
+        args.num_envs = rollout.valid.shape[1]
+        metrics = script.update(args, policy, critic, *optimizers, rollout, *beta)
         if script is ppo_kl:
             beta = [ppo_kl.adapt_beta(*beta, metrics["train/kl"], args.target_kl)]
         thetas.append(policy.theta.item())
@@ -239,15 +212,39 @@ def learning_curve(*run, **settings):
     return np.array([J(theta) for theta in learn(*run, **settings)])
 
 
+# C8 to C11 and C14
+
+
+def surrogate(pi, new, A):
+    """E_{a~π}[π'/π A^π(s, a)] for each s, by the function that clips, for ε = ∞."""
+    ratio = torch.tensor(new / pi)
+    terms = ppo_clip.clipped_surrogate(ratio, torch.tensor(A), math.inf)
+    return (pi * terms.numpy()).sum(axis=1)
+
+
+def improvement_and_penalty(mdp, pi):
+    """A function of π': L_π(π') and C √(E_{s~d^π} D_KL(π'‖π)[s]), C as in test_07."""
+    A, d, gamma = mdp.advantages(pi), mdp.state_distribution(pi), mdp.gamma
+
+    def of(new):
+        gain = surrogate(pi, new, A)
+        C = np.sqrt(2) * gamma * np.abs(gain).max() / (1 - gamma) ** 2
+        kl = max(d @ tabular.kl_per_state(new, pi), 0.0)  # rounding can make it -1e-17
+        return d @ gain / (1 - gamma), C * np.sqrt(kl)
+
+    return of
+
+
 # C15
 
 
 def close_policies(seed, difference=0.15):
     """An MDP with three states, and two policies whose logits differ slightly."""
     rng = np.random.default_rng(seed)
-    mdp = random_mdp(rng, 3, 2, 0.9)
+    mdp = tabular.random_mdp(rng, 3, 2, 0.9)
     logits = rng.normal(size=(3, 2))
-    return mdp, softmax(logits + difference * rng.normal(size=(3, 2))), softmax(logits)
+    close = logits + difference * rng.normal(size=(3, 2))
+    return mdp, tabular.softmax(close), tabular.softmax(logits)
 
 
 def weight_variances(mdp, pi, other, horizon):

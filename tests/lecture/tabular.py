@@ -1,19 +1,19 @@
 """Small Markov decision processes of which every quantity is computed exactly.
 
-States are numbered 0 ... S-1 and actions 0 ... A-1. Arrays are NumPy, float64:
+Arrays are NumPy, float64; states are 0 ... S-1, and S is the end of an episode:
 
     P     (S, A, S)  P[s, a, s'] = P(s'|s, a); what a row lacks to 1 ends the episode
     r     (S, A)     the reward of action a in state s
     mu    (S,)       distribution of the first state
     pi    (S, A)     a policy, pi[s, a] = π(a|s)
 
-The number S, one past the last state, stands for the end of an episode. The second half
-of this file hands such problems to the scripts: a policy and a value function that are
-tables, and a rollout made of given trajectories.
+The second half of this file hands such problems to the scripts: a policy and a value
+function that are tables, and rollouts made of given trajectories.
 """
 
 import math
-from collections import namedtuple
+from functools import cache
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +24,6 @@ from torch.distributions import Categorical
 import ppo_kl
 import reinforce
 import vpg_baseline
-
-Trajectory = namedtuple("Trajectory", "states actions rewards terminated dynamics")
 
 
 class MDP(NamedTuple):
@@ -61,6 +59,10 @@ class MDP(NamedTuple):
         """J(π) = E_{s_0~μ}[V^π(s_0)]."""
         return self.mu @ self.state_values(pi)
 
+    def performance_gradient(self, logits):
+        """∇_θ J of the softmax policy with these logits θ, by central differences."""
+        return central_differences(lambda x: self.performance(softmax(x)), logits)
+
     def visits(self, pi):
         """Σ_t γ^t P(s_t = s | π), the solution of n = μ + γ (P^π)ᵀ n."""
         system = np.eye(len(pi)) - self.gamma * self.transition_matrix(pi).T
@@ -70,32 +72,15 @@ class MDP(NamedTuple):
         """d^π(s) = (1-γ) Σ_t γ^t P(s_t = s | π), for an MDP that never ends."""
         return (1 - self.gamma) * self.visits(pi)
 
-    def performance_gradient(self, logits, step=1e-5):
-        """∇_θ J of the softmax policy with these logits θ, by central differences."""
-        gradient = np.zeros_like(logits)
-        for index in np.ndindex(*logits.shape):
-            change = np.zeros_like(logits)
-            change[index] = step
-            rise = self.performance(softmax(logits + change))
-            fall = self.performance(softmax(logits - change))
-            gradient[index] = (rise - fall) / (2 * step)
-        return gradient
-
     def all_trajectories(self, horizon=math.inf):
-        """Every possible trajectory, cut after horizon steps if it has not ended.
-
-        A trajectory holds its states s_0 ... s_T (s_T = S if it terminated), the
-        actions and rewards of its T steps, and in dynamics the factors of its
-        probability that are not the policy's, μ(s_0) Π P(s_{t+1}|s_t, a_t).
-        """
-        end = len(self.r)
+        """Every possible trajectory, cut after horizon steps if it has not ended."""
         found = []
 
         def grow(states, actions, dynamics):
-            s, t = states[-1], len(actions)
-            if s == end or t == horizon:
+            s, ended = states[-1], states[-1] == len(self.r)
+            if ended or len(actions) == horizon:
                 rewards = self.r[states[:-1], actions]
-                found.append(Trajectory(states, actions, rewards, s == end, dynamics))
+                found.append(Trajectory(states, actions, rewards, ended, dynamics))
                 return
             for a, row in enumerate(self.P[s]):
                 odds = np.append(row, 1 - row.sum())
@@ -108,6 +93,25 @@ class MDP(NamedTuple):
         return found
 
 
+class Trajectory(NamedTuple):
+    """T steps, to the end of the episode or cut."""
+
+    states: list  # s_0 ... s_T; s_T = S if it terminated
+    actions: list
+    rewards: np.ndarray
+    terminated: bool
+    dynamics: float = 1.0  # μ(s_0) Π P(s_{t+1}|s_t, a_t)
+
+    def returns(self):
+        """G_t at every step, without a discount."""
+        return np.cumsum(self.rewards[::-1])[::-1]
+
+    def weighted_scores(self, pi, weights):
+        """Σ_t ∇ log π(a_t|s_t) weights[t], as (S, A)."""
+        steps = zip(self.states, self.actions, weights)
+        return sum(score(pi, s, a) * weight for s, a, weight in steps)
+
+
 def random_mdp(rng, states, actions, gamma):
     """It never ends, and any state can follow any state."""
     P = rng.dirichlet(np.ones(states), size=(states, actions))
@@ -115,30 +119,33 @@ def random_mdp(rng, states, actions, gamma):
     return MDP(P, r, rng.dirichlet(np.ones(states)), gamma)
 
 
-def episodic_mdp(rng, layers, width, actions, gamma=1.0):
+def random_policy(rng, states, actions):
+    return rng.dirichlet(np.ones(actions), size=states)
+
+
+def episodic_mdp(rng, layers, actions, gamma):
     """Goes from layer to layer; an episode ends after the last layer, or earlier.
 
-    State t * width + i can only be visited at time t, so that V(s) needs no time.
-    Rewards are multiples of 1/8: sums of a few of them are exact even in the float32
-    that the scripts compute in.
+    States 2 t and 2 t + 1 can only be visited at time t, so that V(s) needs no time.
+    Rewards are multiples of 1/8, and sums of a few of them are exact in float32.
     """
-    states = layers * width
+    states = 2 * layers
     P = np.zeros((states, actions, states))
-    for s in range(states - width):  # from the last layer every action ends it
-        first = (s // width + 1) * width
-        odds = rng.dirichlet(np.ones(width + 1), size=actions)
-        P[s, :, first : first + width] = odds[:, :width]  # the rest ends it early
+    for s in range(states - 2):  # from the last layer every action ends it
+        first = (s // 2 + 1) * 2
+        odds = rng.dirichlet(np.ones(3), size=actions)
+        P[s, :, first : first + 2] = odds[:, :2]  # the rest ends it early
     r = rng.integers(-8, 17, size=(states, actions)) / 8
     mu = np.zeros(states)
-    mu[:width] = rng.dirichlet(np.ones(width))
+    mu[:2] = rng.dirichlet(np.ones(2))
     return MDP(P, r, mu, gamma)
 
 
 def episodic_problem(seed, layers=3, actions=2, gamma=1.0):
-    """A random episodic MDP with two states in a layer, and the logits of a policy."""
+    """A random episodic MDP, and the logits of a policy."""
     rng = np.random.default_rng(seed)
-    mdp = episodic_mdp(rng, layers, width=2, actions=actions, gamma=gamma)
-    return mdp, rng.normal(size=(2 * layers, actions))
+    mdp = episodic_mdp(rng, layers, actions, gamma)
+    return mdp, rng.normal(size=mdp.r.shape)
 
 
 def bandit(rewards):
@@ -147,13 +154,17 @@ def bandit(rewards):
     return MDP(np.zeros((1, r.size, 1)), r, np.ones(1), 1.0)
 
 
-def random_policy(rng, states, actions):
-    return rng.dirichlet(np.ones(actions), size=states)
-
-
 def softmax(logits):
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def score(pi, s, a):
+    """∇_θ log π_θ(a|s) of a tabular softmax policy: in row s, 1 at a, less π(·|s)."""
+    gradient = np.zeros_like(pi)
+    gradient[s] = -pi[s]
+    gradient[s, a] += 1
+    return gradient
 
 
 def kl_per_state(p, q):
@@ -161,11 +172,13 @@ def kl_per_state(p, q):
     return (p * np.log(p / q)).sum(axis=1)
 
 
-def log_policy_gradient(pi, s, a):
-    """∇_θ log π_θ(a|s) of a tabular softmax policy: in row s, 1 at a, less π(·|s)."""
-    gradient = np.zeros_like(pi)
-    gradient[s] = -pi[s]
-    gradient[s, a] += 1
+def central_differences(f, x, step=1e-5):
+    """The gradient of f at the array x."""
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(*x.shape):
+        change = np.zeros_like(x)
+        change[index] = step
+        gradient[index] = (f(x + change) - f(x - change)) / (2 * step)
     return gradient
 
 
@@ -194,8 +207,8 @@ class SoftmaxPolicy(nn.Module):
 class TableValues(nn.Module):
     """V(s) for one-hot observations, float64.
 
-    The end of an episode gets the value 7, which is wrong. V is 0 there by definition,
-    so code that asks the table for it makes a mistake that shows.
+    At the end of an episode V is 0 by definition. The table holds 7 there, so that code
+    that asks the table makes a mistake that shows.
     """
 
     def __init__(self, values):
@@ -212,22 +225,19 @@ def make_rollout(trajectories, states):
     The rows after the end of a shorter trajectory are not valid, and they are garbage:
     state 0 with a reward of 99 at every step.
     """
-    steps, columns = max(len(tau.actions) for tau in trajectories), len(trajectories)
-    visited = np.zeros((steps + 1, columns), dtype=int)
-    actions = np.zeros((steps, columns), dtype=int)
-    rewards = np.full((steps, columns), 99.0)
-    terminated = np.ones((steps, columns), dtype=bool)
-    done = np.ones((steps, columns), dtype=bool)
-    valid = np.zeros((steps, columns), dtype=bool)
+    lengths = np.array([len(tau.actions) for tau in trajectories])
+    shape = lengths.max(), len(lengths)
+    t = np.arange(lengths.max())[:, None]
+    valid, done = t < lengths, t >= lengths - 1
+    ends = [tau.terminated for tau in trajectories]
+    terminated = np.where(t == lengths - 1, ends, done)
+    visited = np.zeros((shape[0] + 1, shape[1]), dtype=int)
+    actions = np.zeros(shape, dtype=int)
+    rewards = np.full(shape, 99.0)
     for i, tau in enumerate(trajectories):
-        length = len(tau.actions)
-        visited[: length + 1, i] = tau.states
-        actions[:length, i] = tau.actions
-        rewards[:length, i] = tau.rewards
-        terminated[:length, i] = done[:length, i] = False
-        terminated[length - 1, i] = tau.terminated
-        done[length - 1, i] = True
-        valid[:length, i] = True
+        visited[: lengths[i] + 1, i] = tau.states
+        actions[: lengths[i], i] = tau.actions
+        rewards[: lengths[i], i] = tau.rewards
     obs = np.eye(states + 1, dtype=np.float32)[visited]
     fields = actions, rewards, terminated, done, valid
     return reinforce.Rollout(obs, *fields, episodes=[], num_steps=int(valid.sum()))
@@ -239,9 +249,15 @@ def values_along(rollout, values):
         return TableValues(values)(torch.as_tensor(rollout.obs)).numpy()
 
 
+@cache
+def default_flags(script):
+    return vars(script.parse_args([]))
+
+
 def exact_args(script, **changes):
-    """The script's arguments without anything that changes the plain estimate ĝ."""
-    args = script.parse_args([])
+    """The script's flags without anything that changes the plain estimate ĝ."""
+    flags = default_flags(script)
+    assert changes.keys() <= flags.keys(), changes
     plain = {
         "gamma": 1.0,
         "num_envs": 1,  # m, how many trajectories the sum is divided by
@@ -251,10 +267,22 @@ def exact_args(script, **changes):
         "epochs": 1,
         "minibatch_size": 10**9,
     }
-    vars(args).update({name: x for name, x in plain.items() if hasattr(args, name)})
-    assert changes.keys() <= vars(args).keys(), changes
-    vars(args).update(changes)
-    return args
+    plain = {name: value for name, value in plain.items() if name in flags}
+    return SimpleNamespace(**flags | plain | changes)
+
+
+def run_update(script, args, policy, optimizer, rollout, values=None):
+    """script.update; V is a table of values, where the script has a V, else 0.
+
+    V is re-fitted by a large step, so that an estimate made with the new V would show.
+    """
+    if script is reinforce:
+        return script.update(args, policy, optimizer, rollout)
+    states = rollout.obs.shape[2] - 1
+    critic = TableValues(np.zeros(states) if values is None else values)
+    optimizers = optimizer, torch.optim.SGD(critic.parameters(), lr=1.0)
+    beta = [args.beta] if script is ppo_kl else []
+    return script.update(args, policy, critic, *optimizers, rollout, *beta)
 
 
 class MoveTo:
@@ -271,64 +299,54 @@ class MoveTo:
             self.parameter.copy_(self.place)
 
 
-def run_update(script, args, policy, optimizer, rollout, values=None):
-    """script.update; V is a table of values, where the script has a V.
-
-    V is re-fitted by a large step, so that an estimate made with the new V would show.
-    """
-    if script is reinforce:
-        return script.update(args, policy, optimizer, rollout)
-    critic = TableValues(values)
-    critic_optimizer = torch.optim.SGD(critic.parameters(), lr=1.0)
-    beta = [args.beta] if script is ppo_kl else []
-    return script.update(
-        args, policy, critic, optimizer, critic_optimizer, rollout, *beta
-    )
-
-
-def update_at(script, old, new, rollout, values=None, **changes):
-    """ĝ (S, A) of a PPO's update at logits new, and its metrics; π_k has logits old.
+def update_at(script, old, new, tau, values=None, **changes):
+    """ĝ (S, A) of a PPO's update on τ at logits new, and its metrics; π_k has old.
 
     The first of two epochs moves the policy to new, and the second one keeps it there:
     the gradient that remains is that of the second. V is 0 unless values are given.
     """
-    values = np.zeros(len(old)) if values is None else values
     policy = SoftmaxPolicy(old)
     optimizer = MoveTo(policy.logits, SoftmaxPolicy(new).logits)
     args = exact_args(script, epochs=2, **changes)
+    rollout = make_rollout([tau], len(old))
     metrics = run_update(script, args, policy, optimizer, rollout, values)
     return -policy.logits.grad.numpy()[:-1], metrics  # the scripts minimise -objective
 
 
-def estimate(script, args, logits, rollout, values=None):
-    """ĝ (S, A) as script.update computes it on this rollout; no step is taken."""
+def estimate(script, logits, trajectories, values=None, **changes):
+    """ĝ (S, A) as script.update computes it on this batch; no step is taken."""
     policy = SoftmaxPolicy(logits)
     stay = torch.optim.SGD(policy.parameters(), lr=0.0)
+    args = exact_args(script, num_envs=len(trajectories), **changes)
+    rollout = make_rollout(trajectories, len(logits))
     run_update(script, args, policy, stay, rollout, values)
     return -policy.logits.grad.numpy()[:-1]
 
 
-def estimates(script, args, mdp, logits, values=None):
-    """P(τ|π) and the ĝ that script.update computes on τ alone, for every trajectory τ.
+class Estimates(NamedTuple):
+    """Probabilities p (N,) of all trajectories, and an estimate g (N, S, A) of each."""
 
-    Shapes are (N,) and (N, S, A). ĝ is a sum over the steps of τ; the scripts that
-    average over a batch's steps instead are multiplied by their number.
+    p: np.ndarray
+    g: np.ndarray
+
+    def mean(self):
+        return np.tensordot(self.p, self.g, axes=1)
+
+    def variance(self):
+        """The sum of the variances of all components."""
+        return np.tensordot(self.p, (self.g - self.mean()) ** 2, axes=1).sum()
+
+
+def estimates(script, mdp, logits, values=None, **changes):
+    """The ĝ that script.update computes on τ alone, for every trajectory τ.
+
+    It is a sum over the steps of τ; that of the scripts that average over a batch's
+    steps instead is multiplied by their number.
     """
+    averaged = script not in (reinforce, vpg_baseline)
     trajectories = mdp.all_trajectories()
     gradients = []
     for tau in trajectories:
-        rollout = make_rollout([tau], len(logits))
-        gradient = estimate(script, args, logits, rollout, values)
-        averaged = script not in (reinforce, vpg_baseline)
+        gradient = estimate(script, logits, [tau], values, **changes)
         gradients.append(gradient * len(tau.actions) if averaged else gradient)
-    return probabilities(trajectories, softmax(logits)), np.array(gradients)
-
-
-def mean(weights, x):
-    """E[x] over axis 0."""
-    return np.tensordot(weights, x, axes=1)
-
-
-def total_variance(weights, x):
-    """Sum of the variances of all components of x, over axis 0."""
-    return mean(weights, (x - mean(weights, x)) ** 2).sum()
+    return Estimates(probabilities(trajectories, softmax(logits)), np.array(gradients))

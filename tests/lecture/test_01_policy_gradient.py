@@ -3,87 +3,71 @@
     ∇J(θ) = E_τ[ R(τ) Σ_t ∇ log π_θ(a_t|s_t) ]            the lecture's first estimator
           = E_τ[ Σ_t ∇ log π_θ(a_t|s_t) Σ_{t'>=t} r_t' ]  with temporal structure
 
-Both have the same mean, the gradient. The second has the smaller variance: the rewards
-before t do not depend on a_t and only add noise. reinforce.py calls R(τ) and G_t
---weight trajectory and --weight reward-to-go.
-
-Every expectation here is a sum over all trajectories of a small problem. Returns are
-multiples of 1/8, so that nothing is lost when the scripts convert them to float32: what
-update() computes is exact to 1e-8.
+reinforce.py calls R(τ) and G_t --weight trajectory and --weight reward-to-go. Every
+expectation here is a sum over all trajectories of a small problem. Returns are
+multiples of 1/8, exact in the scripts' float32, so update() is exact to 1e-8.
 """
 
 import numpy as np
 import pytest
-import torch
-from tabular import (
-    SoftmaxPolicy,
-    Trajectory,
-    bandit,
-    episodic_problem,
-    estimate,
-    estimates,
-    exact_args,
-    log_policy_gradient,
-    make_rollout,
-    mean,
-    run_update,
-    softmax,
-    total_variance,
-)
+import tabular
+from numpy.testing import assert_allclose
+from tabular import Trajectory, bandit, episodic_problem, estimate, estimates, softmax
 
 import reinforce
 import vpg_baseline
 
-REWARD_TO_GO = exact_args(reinforce, weight="reward-to-go")
-TRAJECTORY = exact_args(reinforce, weight="trajectory")
+each_weight = pytest.mark.parametrize("weight", ["reward-to-go", "trajectory"])
+
+
+def by_the_formula(tau, logits, weight):
+    """Σ_t ∇ log π(a_t|s_t) times G_t or R(τ)."""
+    returns = tau.returns()
+    if weight == "trajectory":
+        returns = np.full_like(returns, returns[0])
+    return tau.weighted_scores(softmax(logits), returns)
+
+
+def score_times_Q(times_visited, pi, Q):
+    """E_π[∇ log π(s, a) Q^π(s, a)], summed over all steps."""
+    total = np.zeros_like(pi)
+    for s, a in np.ndindex(*pi.shape):
+        total += times_visited[s] * pi[s, a] * tabular.score(pi, s, a) * Q[s, a]
+    return total
 
 
 def expected_gradient(mdp, logits):
     """E[ĝ] of reinforce.update, over all trajectories."""
-    return mean(*estimates(reinforce, REWARD_TO_GO, mdp, logits))
-
-
-def formula(tau, pi, weight):
-    """Σ_t ∇ log π(a_t|s_t) times G_t or R(τ), written out."""
-    total = np.zeros_like(pi)
-    for t, (s, a) in enumerate(zip(tau.states, tau.actions)):
-        first = t if weight == "reward-to-go" else 0
-        total += log_policy_gradient(pi, s, a) * sum(tau.rewards[first:])
-    return total
+    return estimates(reinforce, mdp, logits).mean()
 
 
 # C3
 
 
-@pytest.mark.parametrize("weight", ["reward-to-go", "trajectory"])
+@each_weight
 def test_C3_the_estimate_is_the_mean_over_trajectories_that_the_formula_says(weight):
     mdp, logits = episodic_problem(1)
     trajectories = mdp.all_trajectories()[::5]  # some end early, some go all the way
     assert {len(tau.actions) for tau in trajectories} == {1, 2, 3}
-    expected = [formula(tau, softmax(logits), weight) for tau in trajectories]
+    expected = [by_the_formula(tau, logits, weight) for tau in trajectories]
     for tau, g in zip(trajectories, expected):  # a batch of one trajectory
-        args = exact_args(reinforce, weight=weight)
-        computed = estimate(reinforce, args, logits, make_rollout([tau], 6))
-        np.testing.assert_allclose(computed, g, atol=1e-10)
-    args = exact_args(reinforce, weight=weight, num_envs=len(trajectories))
-    computed = estimate(reinforce, args, logits, make_rollout(trajectories, 6))
-    np.testing.assert_allclose(computed, np.mean(expected, axis=0), atol=1e-10)
+        computed = estimate(reinforce, logits, [tau], weight=weight)
+        assert_allclose(computed, g, atol=1e-10)
+    computed = estimate(reinforce, logits, trajectories, weight=weight)
+    assert_allclose(computed, np.mean(expected, axis=0), atol=1e-10)
 
 
-@pytest.mark.parametrize("weight", ["reward-to-go", "trajectory"])
+@each_weight
 def test_C3_a_batch_in_which_every_trajectory_earns_the_same_still_gives_a_gradient(
     weight,
 ):
     # with any baseline inside, be it the mean at each t or that of the batch, ĝ were 0
     logits, equal = np.array([[0.5, -0.5], [0.25, 0.0]]), np.array([0.5, 1.0])
-    trajectories = [
-        Trajectory([0, 1, 2], actions, equal, True, 1.0)
-        for actions in ([0, 1], [0, 0], [1, 0], [0, 0])
-    ]
-    args = exact_args(reinforce, weight=weight, num_envs=4)
-    computed = estimate(reinforce, args, logits, make_rollout(trajectories, 2))
-    by_hand = [formula(tau, softmax(logits), weight) for tau in trajectories]
-    np.testing.assert_allclose(computed, np.mean(by_hand, axis=0), atol=1e-10)
+    actions = [0, 1], [0, 0], [1, 0], [0, 0]
+    trajectories = [Trajectory([0, 1, 2], list(a), equal, True) for a in actions]
+    computed = estimate(reinforce, logits, trajectories, weight=weight)
+    expected = [by_the_formula(tau, logits, weight) for tau in trajectories]
+    assert_allclose(computed, np.mean(expected, axis=0), atol=1e-10)
     assert np.abs(computed).max(axis=1).min() > 0.01
 
 
@@ -93,12 +77,11 @@ def test_C3_temporal_structure_keeps_the_mean_and_reduces_the_variance(report):
         mdp, logits = episodic_problem(seed)
         gradient = mdp.performance_gradient(logits)
         assert np.abs(gradient).max() > 0.1
-        p, total_return = estimates(reinforce, TRAJECTORY, mdp, logits)
-        _, reward_to_go = estimates(reinforce, REWARD_TO_GO, mdp, logits)
-        np.testing.assert_allclose(mean(p, total_return), gradient, atol=1e-8)
-        np.testing.assert_allclose(mean(p, reward_to_go), gradient, atol=1e-8)
-        ratio = total_variance(p, reward_to_go) / total_variance(p, total_return)
-        ratios.append(ratio)
+        total_return = estimates(reinforce, mdp, logits, weight="trajectory")
+        reward_to_go = estimates(reinforce, mdp, logits)
+        assert_allclose(total_return.mean(), gradient, atol=1e-8)
+        assert_allclose(reward_to_go.mean(), gradient, atol=1e-8)
+        ratios.append(reward_to_go.variance() / total_return.variance())
     report(C3_variance_reward_to_go_over_total_return=np.mean(ratios))
     assert max(ratios) < 1
 
@@ -106,11 +89,11 @@ def test_C3_temporal_structure_keeps_the_mean_and_reduces_the_variance(report):
 def test_C3_past_rewards_times_the_score_average_to_zero():
     # the terms that temporal structure drops: E[∇ log π(a_t|s_t) r_t'] for t' < t
     mdp, logits = episodic_problem(4)
-    p, total_return = estimates(reinforce, TRAJECTORY, mdp, logits)
-    _, reward_to_go = estimates(reinforce, REWARD_TO_GO, mdp, logits)
+    p, total_return = estimates(reinforce, mdp, logits, weight="trajectory")
+    _, reward_to_go = estimates(reinforce, mdp, logits)
     dropped = total_return - reward_to_go
     assert np.abs(dropped).max() > 0.1
-    np.testing.assert_allclose(mean(p, dropped), 0, atol=1e-10)
+    assert_allclose(np.tensordot(p, dropped, 1), 0, atol=1e-10)
 
 
 def test_C3_with_a_discount_only_the_factor_gamma_to_the_t_is_missing():
@@ -118,18 +101,13 @@ def test_C3_with_a_discount_only_the_factor_gamma_to_the_t_is_missing():
     # the exact estimator would weight step t by γ^t. The scripts leave that out, and
     # their mean is the undiscounted sum over t of E[∇ log π Q^π].
     mdp, logits = episodic_problem(2, gamma=0.5)
-    pi = softmax(logits)
-    p, g = estimates(reinforce, exact_args(reinforce, gamma=0.5), mdp, logits)
-    args = exact_args(reinforce, gamma=0.5, weight="trajectory")
-    _, exact = estimates(reinforce, args, mdp, logits)
-    gradient = mdp.performance_gradient(logits)
-    np.testing.assert_allclose(mean(p, exact), gradient, atol=1e-8)
+    pi, gradient = softmax(logits), mdp.performance_gradient(logits)
+    exact = estimates(reinforce, mdp, logits, gamma=0.5, weight="trajectory")
+    assert_allclose(exact.mean(), gradient, atol=1e-8)
     times_visited = mdp._replace(gamma=1.0).visits(pi)  # without γ^t
-    Q, without_factor = mdp.action_values(pi), np.zeros_like(pi)
-    for s, a in np.ndindex(*pi.shape):
-        score = log_policy_gradient(pi, s, a)
-        without_factor += times_visited[s] * pi[s, a] * score * Q[s, a]
-    np.testing.assert_allclose(mean(p, g), without_factor, atol=1e-8)
+    without_factor = score_times_Q(times_visited, pi, mdp.action_values(pi))
+    computed = estimates(reinforce, mdp, logits, gamma=0.5).mean()
+    assert_allclose(computed, without_factor, atol=1e-8)
     assert np.abs(without_factor - gradient).max() > 0.01
 
 
@@ -140,31 +118,17 @@ def test_C21_quiz_1_statement_1_the_gradient_is_E_of_score_times_Q_is_true():
     for seed in range(3):
         mdp, logits = episodic_problem(seed, layers=2, actions=3)
         pi = softmax(logits)
-        Q, n = mdp.action_values(pi), mdp.visits(pi)
-        expectation = np.zeros_like(pi)  # E_π[∇ log π(s, a) Q^π(s, a)], over all steps
-        for s, a in np.ndindex(*pi.shape):
-            expectation += n[s] * pi[s, a] * log_policy_gradient(pi, s, a) * Q[s, a]
-        gradient, g = mdp.performance_gradient(logits), expected_gradient(mdp, logits)
-        np.testing.assert_allclose(expectation, gradient, atol=1e-8)
-        np.testing.assert_allclose(expectation, g, atol=1e-8)
+        expectation = score_times_Q(mdp.visits(pi), pi, mdp.action_values(pi))
+        assert_allclose(expectation, mdp.performance_gradient(logits), atol=1e-8)
+        assert_allclose(expectation, expected_gradient(mdp, logits), atol=1e-8)
 
 
 def one_step(script, reward, values=None):
-    """Change of log π(a|s) by one SGD step on a trajectory: one action, one reward."""
-    tau = Trajectory([0, 1], [1], np.array([reward]), True, 1.0)
-    policy = SoftmaxPolicy(np.array([[0.3, -0.2]]))
-
-    def log_prob():
-        distribution = policy.distribution(torch.eye(2)[:1])
-        return distribution.log_prob(torch.tensor([1])).item()
-
-    before = log_prob()
-    optimizer, rollout = (
-        torch.optim.SGD(policy.parameters(), 0.1),
-        make_rollout([tau], 1),
-    )
-    run_update(script, exact_args(script), policy, optimizer, rollout, values)
-    return log_prob() - before
+    """Change of log π(a|s) by a step along ĝ, for one action and its reward."""
+    logits = np.array([[0.3, -0.2]])
+    tau = Trajectory([0, 1], [1], np.array([reward]), True)
+    stepped = logits + 0.1 * estimate(script, logits, [tau], values)
+    return np.log(softmax(stepped) / softmax(logits))[0, 1]
 
 
 def test_C21_quiz_1_statement_2_theta_always_goes_up_the_score_is_false():
@@ -180,9 +144,9 @@ def test_C21_quiz_1_statement_3_higher_Q_gains_probability_on_average_is_true():
     # in every state the expected step moves probability so that the mean Q rises
     for seed in range(5):
         mdp, logits = episodic_problem(seed, layers=2, actions=3)
-        pi, Q = softmax(logits), mdp.action_values(softmax(logits))
         stepped = softmax(logits + 1e-3 * expected_gradient(mdp, logits))
-        assert (((stepped - pi) * Q).sum(axis=1) > 0).all()
+        pi = softmax(logits)
+        assert (((stepped - pi) * mdp.action_values(pi)).sum(axis=1) > 0).all()
 
 
 def test_C21_quiz_1_statement_3_says_on_average_because_a_single_one_may_lose():
@@ -197,9 +161,9 @@ HILLS = bandit([0.0, 1.0, 0.0, 2.0, 0.0])
 CENTRES = np.arange(-2.0, 3.0)  # action a is the likeliest where θ is near CENTRES[a]
 
 
-def climb(theta, steps=40):
+def climb(theta):
     """Gradient ascent on J; π_θ(a) ∝ exp(-4 (θ - c_a)²) can reach every action."""
-    for _ in range(steps):
+    for _ in range(40):
         logits = -4 * (theta - CENTRES[None]) ** 2
         slopes = -8 * (theta - CENTRES)  # of the logits; the chain rule does the rest
         gradient = (expected_gradient(HILLS, logits) @ slopes).item()

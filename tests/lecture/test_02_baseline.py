@@ -7,35 +7,24 @@ The function must be fixed before the batch is collected: a b that was fitted to
 return of a_t depends on a_t. A near optimal choice is the expected return from s_t on,
 b(s_t) ≈ V^π(s_t).
 
-The estimates come from vpg_baseline.update, one for each possible trajectory; means and
-variances are sums over all of them. Baselines whose values are multiples of 1/8 lose
-nothing in the scripts' float32, and with them the mean is exact to 1e-8.
+The estimates come from vpg_baseline.update, one for each possible trajectory. Baselines
+in multiples of 1/8 lose nothing in the scripts' float32: the mean is exact to 1e-8.
 """
 
 import numpy as np
-from tabular import (
-    episodic_problem,
-    estimate,
-    estimates,
-    exact_args,
-    log_policy_gradient,
-    make_rollout,
-    mean,
-    probabilities,
-    softmax,
-    total_variance,
-)
+from numpy.testing import assert_allclose
+from tabular import episodic_problem, estimate, estimates, probabilities, softmax
 
 import reinforce
 import vpg_baseline
 
-ARGS = exact_args(vpg_baseline)
 B = np.array([1.0, -2.0, 3.0, 0.5, -4.0, 2.5])  # some b(s)
 
 
 def variance(mdp, logits, baseline):
-    """Total variance of the estimate ĝ with this baseline."""
-    return total_variance(*estimates(vpg_baseline, ARGS, mdp, logits, baseline))
+    """Total variance of the estimate ĝ with this baseline, a number or one a state."""
+    values = np.broadcast_to(baseline, len(logits))
+    return estimates(vpg_baseline, mdp, logits, values).variance()
 
 
 # C1
@@ -47,15 +36,13 @@ def test_C1_score_times_baseline_has_mean_zero_at_every_time_step():
     trajectories = mdp.all_trajectories()
     weights = probabilities(trajectories, pi)
     for t in range(3):
-        expectation, size = np.zeros_like(pi), 0.0
-        for tau, p in zip(trajectories, weights):
-            if t < len(tau.actions):
-                s, a = tau.states[t], tau.actions[t]
-                term = log_policy_gradient(pi, s, a) * B[s]
-                expectation += p * term
-                size += p * np.abs(term).max()
-        assert size > 0.1  # the terms are not small; they cancel
-        np.testing.assert_allclose(expectation, 0, atol=1e-12)
+        terms = np.zeros((len(trajectories), *pi.shape))
+        for term, tau in zip(terms, trajectories):
+            only_t = (np.arange(len(tau.actions)) == t) * B[tau.states[:-1]]
+            term += tau.weighted_scores(pi, only_t)
+        expected_size = np.tensordot(weights, np.abs(terms), 1)
+        assert expected_size.max() > 0.1  # the terms are not small; they cancel
+        assert_allclose(np.tensordot(weights, terms, 1), 0, atol=1e-12)
 
 
 def test_C1_any_function_of_the_state_leaves_the_gradient_unbiased():
@@ -67,19 +54,18 @@ def test_C1_any_function_of_the_state_leaves_the_gradient_unbiased():
         "random": np.random.default_rng(100).integers(-80, 80, size=6) / 8,
         "near V": np.round(8 * mdp.state_values(softmax(logits))) / 8,
     }
-    g = {}
+    found = {}
     for name, b in baselines.items():
-        p, g[name] = estimates(vpg_baseline, ARGS, mdp, logits, b)
-        np.testing.assert_allclose(mean(p, g[name]), gradient, atol=1e-8)
-    changed = np.abs(g["random"] - g["none"])
+        found[name] = estimates(vpg_baseline, mdp, logits, b)
+        assert_allclose(found[name].mean(), gradient, atol=1e-8)
+    changed = np.abs(found["random"].g - found["none"].g)
     assert changed.max() > 1  # the single estimates do change, and a lot
 
 
 def test_C1_a_baseline_of_zero_is_reinforce():
     mdp, logits = episodic_problem(3, layers=2)
-    _, with_zero = estimates(vpg_baseline, ARGS, mdp, logits, np.zeros(4))
-    _, plain = estimates(reinforce, exact_args(reinforce), mdp, logits)
-    np.testing.assert_allclose(with_zero, plain, atol=1e-12)
+    with_zero = estimates(vpg_baseline, mdp, logits, np.zeros(4))
+    assert_allclose(with_zero.g, estimates(reinforce, mdp, logits).g, atol=1e-12)
 
 
 def test_C1_reinforce_subtracts_nothing():
@@ -89,40 +75,32 @@ def test_C1_reinforce_subtracts_nothing():
     pi, trajectories = softmax(logits), mdp.all_trajectories()
     changes = []
     for tau in trajectories:
-        final = np.zeros(len(tau.rewards))
-        final[-1] = 4.0
-        richer = tau._replace(rewards=tau.rewards + final)
+        richer = tau._replace(rewards=tau.rewards.copy())
+        richer.rewards[-1] += 4
+        changes.append(tau.weighted_scores(pi, np.full(len(tau.actions), 4.0)))
         for weight in "reward-to-go", "trajectory":
-            args = exact_args(reinforce, weight=weight, num_envs=2)
-            poor, rich = (
-                estimate(reinforce, args, logits, make_rollout([x, x], 4))
-                for x in (tau, richer)
-            )
-            scores = sum(
-                log_policy_gradient(pi, s, a) for s, a in zip(tau.states, tau.actions)
-            )
-            np.testing.assert_allclose(rich - poor, 4 * scores, atol=1e-10)
-        changes.append(rich - poor)
+            poor = estimate(reinforce, logits, [tau, tau], weight=weight)
+            rich = estimate(reinforce, logits, [richer, richer], weight=weight)
+            assert_allclose(rich - poor, changes[-1], atol=1e-10)
     # the constant is minus a baseline: on average it makes no difference
-    expectation = mean(probabilities(trajectories, pi), np.array(changes))
-    np.testing.assert_allclose(expectation, 0, atol=1e-10)
+    expectation = np.tensordot(probabilities(trajectories, pi), changes, 1)
+    assert_allclose(expectation, 0, atol=1e-10)
 
 
 def test_C1_each_step_is_compared_with_the_baseline_of_its_own_state():
     # and with the one from before the re-fit, which run_update makes a big one
     mdp, logits = episodic_problem(1)
-    pi, trajectories = softmax(logits), mdp.all_trajectories()[::5]
+    trajectories = mdp.all_trajectories()[::5]
     assert {len(tau.actions) for tau in trajectories} == {1, 2, 3}
-    expected = np.zeros((len(trajectories), *pi.shape))
-    for g, tau in zip(expected, trajectories):
-        for t, (s, a) in enumerate(zip(tau.states, tau.actions)):
-            g += log_policy_gradient(pi, s, a) * (sum(tau.rewards[t:]) - B[s])
-        computed = estimate(vpg_baseline, ARGS, logits, make_rollout([tau], 6), B)
-        np.testing.assert_allclose(computed, g, atol=1e-10)
+    expected = []
+    for tau in trajectories:
+        advantages = tau.returns() - B[tau.states[:-1]]
+        expected.append(tau.weighted_scores(softmax(logits), advantages))
+        computed = estimate(vpg_baseline, logits, [tau], B)
+        assert_allclose(computed, expected[-1], atol=1e-10)
     # and the estimate of m trajectories is the mean of theirs
-    args = exact_args(vpg_baseline, num_envs=len(trajectories))
-    computed = estimate(vpg_baseline, args, logits, make_rollout(trajectories, 6), B)
-    np.testing.assert_allclose(computed, expected.mean(axis=0), atol=1e-10)
+    computed = estimate(vpg_baseline, logits, trajectories, B)
+    assert_allclose(computed, np.mean(expected, axis=0), atol=1e-10)
 
 
 def test_C1_a_baseline_that_has_seen_this_return_is_biased():
@@ -131,10 +109,9 @@ def test_C1_a_baseline_that_has_seen_this_return_is_biased():
     mdp, logits = episodic_problem(0)
     for tau in mdp.all_trajectories()[::3]:
         b = np.zeros(6)
-        for t, s in enumerate(tau.states[:-1]):
-            b[s] = sum(tau.rewards[t:])
-        computed = estimate(vpg_baseline, ARGS, logits, make_rollout([tau], 6), b)
-        np.testing.assert_allclose(computed, 0, atol=1e-12)
+        b[tau.states[:-1]] = tau.returns()
+        computed = estimate(vpg_baseline, logits, [tau], b)
+        assert_allclose(computed, 0, atol=1e-12)
     assert np.abs(mdp.performance_gradient(logits)).max() > 0.1
 
 
@@ -148,8 +125,7 @@ def variance_ratios(shift):
         mdp, logits = episodic_problem(seed, layers=2)
         mdp = mdp._replace(r=mdp.r + shift)
         V = mdp.state_values(softmax(logits))
-        ratio = variance(mdp, logits, V) / variance(mdp, logits, np.zeros(4))
-        ratios.append(ratio)
+        ratios.append(variance(mdp, logits, V) / variance(mdp, logits, 0.0))
     return np.array(ratios)
 
 
@@ -173,23 +149,22 @@ def test_C2_where_returns_are_near_zero_anyway_no_baseline_may_be_better(report)
 def test_C2_the_further_from_the_expected_return_the_larger_the_variance():
     mdp, logits = episodic_problem(0, layers=2)
     V = mdp.state_values(softmax(logits))
-    offsets = 0, 1, 2, 4
-    above = [variance(mdp, logits, V + k) for k in offsets]
-    below = [variance(mdp, logits, V - k) for k in offsets]
-    assert (np.diff(above) > 0).all() and (np.diff(below) > 0).all()
+    for sign in 1, -1:
+        variances = [variance(mdp, logits, V + sign * k) for k in (0, 1, 2, 4)]
+        assert (np.diff(variances) > 0).all()
     # in this problem b = 0 is one of the poor choices
-    assert above[0] < variance(mdp, logits, np.zeros(4))
+    assert variances[0] < variance(mdp, logits, 0.0)
 
 
 def test_C2_the_best_constant_is_better_than_a_smaller_and_a_larger_one():
     # ĝ(c) = X - c Y with Y the sum of the scores: E|X - c Y|² is least at E[XY] / E[YY]
     mdp, logits = episodic_problem(0, layers=2)
-    p, X = estimates(vpg_baseline, ARGS, mdp, logits, np.zeros(4))
-    _, at_one = estimates(vpg_baseline, ARGS, mdp, logits, np.ones(4))
+    p, X = estimates(vpg_baseline, mdp, logits, np.zeros(4))
+    _, at_one = estimates(vpg_baseline, mdp, logits, np.ones(4))
     Y = X - at_one
-    best = mean(p, X * Y).sum() / mean(p, Y * Y).sum()
+    best = (p @ (X * Y).sum(axis=(1, 2))) / (p @ (Y * Y).sum(axis=(1, 2)))
     constants = best + np.array([-2, -0.5, 0, 0.5, 2])
-    variances = [variance(mdp, logits, np.full(4, c)) for c in constants]
+    variances = [variance(mdp, logits, c) for c in constants]
     assert variances[0] > variances[1] > variances[2] < variances[3] < variances[4]
 
 

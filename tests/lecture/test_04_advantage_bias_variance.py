@@ -7,17 +7,16 @@
 the same ends. All this is about episodes that end within the batch: where the batch
 ends first, every sum stops at its border and bootstraps there, also R̂^(∞).
 
-Bias here is that of R̂^(n) against Q^π(s_t, a_t). The V(s_t) that Â^(n) subtracts is a
-baseline: it adds V^π(s_t) - V(s_t) to the mean of Â^(n) for every n and every action
-alike, and by C1 that does not bias the gradient, however wrong V is.
-
-The problems and the critic, which has learnt half of V^π, are those of measured.py.
+Bias is that of R̂^(n) against Q^π(s_t, a_t). The V(s_t) that Â^(n) subtracts is only a
+baseline (C1), however wrong V is. The problems, and a critic that has learnt half of
+V^π, are those of measured.py.
 """
 
 import math
 
 import numpy as np
 import pytest
+import tabular
 from measured import (
     GAMMA,
     LAMBDAS,
@@ -27,20 +26,8 @@ from measured import (
     conditional_moments,
     moments_of_all_blends,
 )
-from tabular import (
-    episodic_problem,
-    estimate,
-    estimates,
-    exact_args,
-    log_policy_gradient,
-    make_rollout,
-    mean,
-    probabilities,
-    random_mdp,
-    random_policy,
-    softmax,
-    total_variance,
-)
+from numpy.testing import assert_allclose, assert_array_equal
+from tabular import episodic_problem, estimate, estimates, softmax
 
 import actor_critic
 
@@ -59,32 +46,30 @@ def test_C4_with_the_true_V_every_blend_is_unbiased():
     for seed in range(3):
         mdp, pi, _, moments = moments_of_all_blends(seed, trust=1.0)
         for name, (_, average, _) in moments.items():
-            expected = mdp.advantages(pi)
-            np.testing.assert_allclose(average, expected, atol=1e-10, err_msg=name)
+            assert_allclose(average, mdp.advantages(pi), atol=1e-10, err_msg=name)
 
 
 def test_C4_where_a_trajectory_is_cut_every_sum_bootstraps_even_the_infinite_one():
     # three steps of a problem that never ends, as at a time limit or a batch's border
     rng = np.random.default_rng(0)
-    mdp, pi = random_mdp(rng, 3, 2, GAMMA), random_policy(rng, 3, 2)
+    mdp, pi = tabular.random_mdp(rng, 3, 2, GAMMA), tabular.random_policy(rng, 3, 2)
     trajectories, V = mdp.all_trajectories(horizon=3), mdp.state_values(pi)
-    rollout, p = make_rollout(trajectories, 3), probabilities(trajectories, pi)
+    rollout = tabular.make_rollout(trajectories, 3)
+    p = tabular.probabilities(trajectories, pi)
     for name, blend in all_blends(rollout, V).items():  # the true V: no bias
         _, average, _ = conditional_moments(rollout, p, blend)
-        expected = mdp.advantages(pi)
-        np.testing.assert_allclose(average, expected, atol=1e-10, err_msg=name)
+        assert_allclose(average, mdp.advantages(pi), atol=1e-10, err_msg=name)
     wrong = V + rng.normal(size=3)  # R̂_0^(∞) has the error of V(s_3), times γ³
-    state, action = np.array([(x.states[0], x.actions[0]) for x in trajectories]).T
-    target = all_blends(rollout, wrong)["n", math.inf][0] + wrong[state]
-    expected = mdp.action_values(pi) + GAMMA**3 * ahead(mdp, pi, wrong - V, 3)
-    for s, a in np.ndindex(3, 2):
-        here = (state == s) & (action == a)
-        average = np.average(target[here], weights=p[here])
-        assert average == pytest.approx(expected[s, a], abs=1e-10)
+    blends = all_blends(rollout, wrong)
+    first = rollout._replace(valid=np.arange(3)[:, None] == np.zeros(len(p)))
+    _, average, _ = conditional_moments(first, p, blends["n", math.inf])
+    error = GAMMA**3 * ahead(mdp, pi, wrong - V, 3)
+    target = average + wrong[:, None]
+    assert_allclose(target, mdp.action_values(pi) + error, atol=1e-10)
     # at the batch's border there is no end to be seen, and the sums are the same
     border = rollout._replace(done=np.zeros_like(rollout.done))
     for name, blend in all_blends(border, wrong).items():
-        np.testing.assert_array_equal(blend, all_blends(rollout, wrong)[name])
+        assert_array_equal(blend, blends[name])
 
 
 def test_C4_with_a_wrong_V_bias_falls_with_n_and_variance_rises(report):
@@ -94,7 +79,7 @@ def test_C4_with_a_wrong_V_bias_falls_with_n_and_variance_rises(report):
     assert (np.diff(bias, axis=1) < 0).all()  # in every problem, at every step of n
     assert (np.diff(variance.mean(axis=0)) > 0).all()  # on average at every step of n,
     assert (variance[:, 0] < variance[:, -1]).all()  # between the ends in every problem
-    np.testing.assert_allclose(bias[:, -1], 0, atol=1e-20)
+    assert_allclose(bias[:, -1], 0, atol=1e-20)
 
 
 def test_C4_with_a_wrong_V_bias_falls_with_lambda_and_variance_rises(report):
@@ -103,14 +88,14 @@ def test_C4_with_a_wrong_V_bias_falls_with_lambda_and_variance_rises(report):
     report(C4_variance_by_lambda=variance.mean(axis=0))
     assert (np.diff(bias, axis=1) < 0).all()
     assert (np.diff(variance, axis=1) > 0).all()
-    np.testing.assert_allclose(bias[:, -1], 0, atol=1e-20)
+    assert_allclose(bias[:, -1], 0, atol=1e-20)
 
 
 def test_C4_the_ends_of_the_two_sweeps_are_the_same():
     _, _, _, moments = moments_of_all_blends(0)
     for n, lam in (1, 0.0), (math.inf, 1.0):
         for of_n, of_lambda in zip(moments["n", n], moments["λ", lam]):
-            np.testing.assert_allclose(of_n, of_lambda, atol=1e-12)
+            assert_allclose(of_n, of_lambda, atol=1e-12)
 
 
 def test_C4_the_bias_is_the_error_of_the_critic_n_steps_ahead_discounted():
@@ -121,7 +106,7 @@ def test_C4_the_bias_is_the_error_of_the_critic_n_steps_ahead_discounted():
             _, average, _ = moments["n", n]
             bias = average + V[:, None] - mdp.action_values(pi)
             error = ahead(mdp, pi, V - mdp.state_values(pi), n)
-            np.testing.assert_allclose(bias, GAMMA**n * error, atol=1e-10)
+            assert_allclose(bias, GAMMA**n * error, atol=1e-10)
 
 
 def test_C4_at_infinity_a_wrong_critic_is_only_a_baseline():
@@ -129,7 +114,7 @@ def test_C4_at_infinity_a_wrong_critic_is_only_a_baseline():
     _, average, _ = moments["n", math.inf]
     wrong_by = average - mdp.advantages(pi)
     same_for_all_actions = np.repeat((mdp.state_values(pi) - V)[:, None], 2, axis=1)
-    np.testing.assert_allclose(wrong_by, same_for_all_actions, atol=1e-10)
+    assert_allclose(wrong_by, same_for_all_actions, atol=1e-10)
     assert np.abs(wrong_by).max() > 0.1
 
 
@@ -145,18 +130,17 @@ def test_C4_the_estimate_of_the_actor_critic_is_the_mean_score_times_the_advanta
     # written out for one trajectory at a time; V in multiples of 1/8 and γ = 1/2
     mdp, logits = episodic_problem(0, gamma=0.5)
     V = np.random.default_rng(0).integers(-8, 9, size=6) / 8
-    args = exact_args(actor_critic, gamma=0.5, n_steps=n)
     for tau in mdp.all_trajectories()[::6]:
-        expected, T = np.zeros((6, 2)), len(tau.actions)
-        for t, (s, a) in enumerate(zip(tau.states, tau.actions)):
+        advantages, T = np.zeros(len(tau.actions)), len(tau.actions)
+        for t in range(T):
             last = min(t + n, T)  # the first time that is not summed
             target = sum(0.5 ** (k - t) * tau.rewards[k] for k in range(t, last))
             if last < T:  # else the episode is over
                 target += 0.5**n * V[tau.states[last]]
-            score = log_policy_gradient(softmax(logits), s, a)
-            expected += score * (target - V[s]) / T
-        computed = estimate(actor_critic, args, logits, make_rollout([tau], 6), V)
-        np.testing.assert_allclose(computed, expected, atol=1e-10)
+            advantages[t] = target - V[tau.states[t]]
+        expected = tau.weighted_scores(softmax(logits), advantages / T)
+        computed = estimate(actor_critic, logits, [tau], V, gamma=0.5, n_steps=n)
+        assert_allclose(computed, expected, atol=1e-10)
 
 
 def test_C4_the_gradient_of_the_actor_critic_has_the_same_bias_and_variance():
@@ -167,10 +151,9 @@ def test_C4_the_gradient_of_the_actor_critic_has_the_same_bias_and_variance():
     gradient = mdp.performance_gradient(logits)
     bias, variance = [], []
     for n in 1, 2, math.inf:
-        args = exact_args(actor_critic, n_steps=n)
-        p, g = estimates(actor_critic, args, mdp, logits, V)
-        bias.append(np.linalg.norm(mean(p, g) - gradient))
-        variance.append(total_variance(p, g))
+        found = estimates(actor_critic, mdp, logits, V, n_steps=n)
+        bias.append(np.linalg.norm(found.mean() - gradient))
+        variance.append(found.variance())
     assert bias[0] > bias[1] > bias[2]
     assert bias[0] > 0.01 and bias[2] < 1e-8
     assert variance[0] < variance[2]
@@ -179,16 +162,12 @@ def test_C4_the_gradient_of_the_actor_critic_has_the_same_bias_and_variance():
 def test_C4_lambda_0_and_1_give_the_actor_critic_the_estimates_of_n_1_and_infinity():
     mdp, logits = episodic_problem(1)
     V = np.random.default_rng(1).integers(-8, 9, size=6) / 8
+    gae = {"advantage": "gae"}
     for n, lam in (1, 0.0), (math.inf, 1.0):
-        of_n = exact_args(actor_critic, n_steps=n)
-        of_lambda = exact_args(actor_critic, advantage="gae", gae_lambda=lam)
         for tau in mdp.all_trajectories()[::6]:
-            rollout = make_rollout([tau], 6)
-            np.testing.assert_allclose(
-                estimate(actor_critic, of_lambda, logits, rollout, V),
-                estimate(actor_critic, of_n, logits, rollout, V),
-                atol=1e-10,
-            )
+            of_n = estimate(actor_critic, logits, [tau], V, n_steps=n)
+            of_lam = estimate(actor_critic, logits, [tau], V, gae_lambda=lam, **gae)
+            assert_allclose(of_lam, of_n, atol=1e-10)
 
 
 # C21, quiz 2: select all that are true. "High" and "low" compare the two.

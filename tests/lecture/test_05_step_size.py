@@ -9,16 +9,16 @@ on, and the penalty leads back. All steps are plain SGD.
 C20: which α is right depends on θ, and on the scale of the rewards unless Adam or the
 normalisation of advantages takes that out. Neither helps against an α too large.
 
-The problem is the corridor of measured.py. A policy is one number, as in the lecture's
-family: π_θ(right) = σ(θ). J(θ) is a hill, computed exactly: -11.6 on top at θ = 0.35,
-and on either side a cliff down to -50, where no episode gets through before the
-horizon. Here everything starts on the slope, at θ = -1.5 and J = -22.3.
+The problem is the corridor of measured.py, with π_θ(right) = σ(θ). J(θ) is a hill,
+computed exactly: -11.6 on top at θ = 0.35, and on either side a cliff down to -50,
+where no episode gets through before the horizon. Here everything starts on the slope,
+at θ = -1.5 and J = -22.3.
 """
 
 import numpy as np
 import pytest
-import torch
 from measured import SLOPE, TOP, J, K, learn, learning_curve, walk_corridor
+from torch.optim import SGD, Adam
 
 import actor_critic
 import ppo_clip
@@ -41,7 +41,7 @@ def test_the_hill_has_its_top_where_these_tests_say(report):
 
 def test_walks_through_the_corridor_earn_J_on_average():
     for theta in SLOPE, TOP, 2.0:
-        rollout = walk_corridor(theta, 20_000, np.random.default_rng(0))
+        rollout = walk_corridor(theta, np.random.default_rng(0), m=20_000)
         returns = (rollout.rewards * rollout.valid).sum(axis=0)
         error = returns.std() / np.sqrt(len(returns))
         assert abs(returns.mean() - J(theta)) < 4 * error
@@ -75,14 +75,11 @@ def test_C7_K_steps_on_one_batch_climb_with_the_clip_and_with_the_penalty(script
 
 
 def test_C7_one_step_of_equal_size_cannot_separate_them():
-    # At θ_k the ratio is 1, nothing is clipped, and the KL has no gradient (C13): the
-    # first step on a batch is the same for all three, however long it is. What the PPOs
-    # hold back is the sum of many steps.
-    ends = [
-        learn(actor_critic, K * ALPHA, 0, iterations=1)[-1],
-        learn(ppo_clip, K * ALPHA, 0, iterations=1, flags="--epochs 1")[-1],
-        learn(ppo_kl, K * ALPHA, 0, iterations=1, flags="--epochs 1")[-1],
-    ]
+    # At θ_k the ratio is 1, nothing is clipped, and the KL has no gradient (C13). What
+    # the PPOs hold back is the sum of many steps.
+    ends = [learn(actor_critic, K * ALPHA, 0, iterations=1)[-1]]
+    for script in ppo_clip, ppo_kl:
+        ends.append(learn(script, K * ALPHA, 0, iterations=1, flags="--epochs 1")[-1])
     np.testing.assert_allclose(ends, ends[0], rtol=1e-5)
     assert J(ends[0]) < -48
 
@@ -113,27 +110,26 @@ def test_C7_the_same_on_ten_seeds(report):
 
 # C20, with the vanilla policy gradient of vpg_baseline.py
 
-SGD, ADAM = torch.optim.SGD, torch.optim.Adam
-NORMALISED = "--normalize-advantages"
 PLAIN = SGD, ""
-HELPED = [(SGD, NORMALISED), (ADAM, ""), (ADAM, NORMALISED)]
+NORMALISED = "--normalize-advantages"
+HELPED = [(SGD, NORMALISED), (Adam, ""), (Adam, NORMALISED)]
+each_help = pytest.mark.parametrize("kind", HELPED)
 
 
-def vanilla(kind, scale, alpha, seed, iterations, **settings):
-    """θ_0, θ_1, ... with rewards × scale; kind is an optimiser and flags."""
+def vanilla(kind, alpha, seed, iterations, **settings):
+    """θ_0, θ_1, ...; kind is an optimiser and flags."""
     optimizer, flags = kind
-    run = vpg_baseline, alpha, seed, iterations, flags, optimizer
-    return learn(*run, scale=scale, **settings)
+    return learn(vpg_baseline, alpha, seed, iterations, flags, optimizer, **settings)
 
 
 def result(kind, scale, alpha, seed):
-    """Mean J of the last five of 25 updates."""
-    thetas = vanilla(kind, scale, alpha, seed, iterations=25, m=16)
+    """Mean J of the last five of 25 updates, with rewards × scale."""
+    thetas = vanilla(kind, alpha, seed, iterations=25, m=16, scale=scale)
     return np.mean([J(theta) for theta in thetas[-5:]])
 
 
 def first_step(kind, scale):
-    start, end = vanilla(kind, scale, alpha=0.01, seed=0, iterations=1)
+    start, end = vanilla(kind, alpha=0.01, seed=0, iterations=1, scale=scale)
     return end - start
 
 
@@ -151,7 +147,7 @@ def test_C20_with_plain_SGD_the_step_grows_with_the_scale_of_the_rewards():
     assert ratio == pytest.approx(100, rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", HELPED)
+@each_help
 def test_C20_with_Adam_or_normalised_advantages_the_step_does_not(kind):
     ratio = first_step(kind, scale=100) / first_step(kind, scale=1)
     assert ratio == pytest.approx(1, rel=1e-3)
@@ -173,7 +169,7 @@ def test_C20_with_plain_SGD_another_scale_of_rewards_needs_another_alpha():
 
 
 # Seeds 0 to 9: -12.8 to -11.6.
-@pytest.mark.parametrize("kind", HELPED)
+@each_help
 def test_C20_with_Adam_or_normalised_advantages_one_alpha_serves_both_scales(kind):
     for seed in range(2):
         for scale in 1, 100:
@@ -191,7 +187,7 @@ def test_C20_the_right_step_size_at_one_theta_is_wrong_at_another(report):
     # ĝ of 1000 trajectories, far down the slope and further up; the best α along each
     alphas, best, gradients = np.logspace(-3, 1, 81), {}, {}
     for theta in -4.0, SLOPE:
-        start, end = vanilla(PLAIN, 1, 1.0, 0, iterations=1, theta=theta, m=1000)
+        start, end = vanilla(PLAIN, 1.0, 0, iterations=1, theta=theta, m=1000)
         gradients[theta] = end - start
         heights = [J(theta + alpha * gradients[theta]) for alpha in alphas]
         best[theta] = alphas[np.argmax(heights)]

@@ -16,32 +16,24 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from tabular import (
-    episodic_mdp,
-    episodic_problem,
-    kl_per_state,
-    make_rollout,
-    probabilities,
-    random_mdp,
-    random_policy,
-    softmax,
-    update_at,
-    values_along,
-)
+import tabular
+from measured import improvement_and_penalty, surrogate
+from tabular import episodic_problem, probabilities, random_mdp, random_policy, softmax
 
 import common
 import ppo_clip
 import ppo_kl
 
 SEEDS = range(10)
+each_seed = pytest.mark.parametrize("seed", SEEDS)
 
 
-def two_policies(seed, gamma=0.9):
-    """A random MDP that never ends, and two policies π, π'."""
+def two_policies(seed):
+    """A random MDP that never ends, two policies π, π', and J(π') - J(π)."""
     rng = np.random.default_rng(seed)
-    mdp = random_mdp(rng, 4, 3, gamma)
-    return mdp, random_policy(rng, 4, 3), random_policy(rng, 4, 3)
+    mdp = random_mdp(rng, 4, 3, 0.9)
+    pi, new = random_policy(rng, 4, 3), random_policy(rng, 4, 3)
+    return mdp, pi, new, mdp.performance(new) - mdp.performance(pi)
 
 
 def discounted_sum(mdp, pi, f, steps=400):
@@ -53,24 +45,17 @@ def discounted_sum(mdp, pi, f, steps=400):
     return total
 
 
-def surrogate(new, old, A):
-    """π'/π A for every (s, a), by the function that the PPOs share for ε = ∞."""
-    ratio, A = torch.tensor(new / old), torch.tensor(A)
-    return ppo_clip.clipped_surrogate(ratio, A, math.inf).numpy()
-
-
-def L(mdp, old, new):
+def L(mdp, pi, new):
     """L_π(π') in its first form."""
-    inside = old * surrogate(new, old, mdp.advantages(old))  # a ~ π
-    return mdp.state_distribution(old) @ inside.sum(axis=1) / (1 - mdp.gamma)
+    return improvement_and_penalty(mdp, pi)(new)[0]
 
 
 # C9, first because C8's second form is about d^π
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed
 def test_C9_d_is_a_distribution_and_discounted_sums_are_expectations_under_it(seed):
-    mdp, pi, _ = two_policies(seed)
+    mdp, pi, *_ = two_policies(seed)
     d = mdp.state_distribution(pi)
     assert (d >= 0).all()
     assert d.sum() == pytest.approx(1, abs=1e-12)
@@ -90,7 +75,7 @@ def test_C9_the_mean_return_is_an_expectation_under_d(gamma):
     # ends: there Σ_t γ^t P(s_t = s), d^π / (1-γ) for γ < 1, is finite for γ = 1 too
     mdp, logits = episodic_problem(0, layers=4, gamma=gamma)
     pi, trajectories = softmax(logits), mdp.all_trajectories()
-    rollout = make_rollout(trajectories, 8)
+    rollout = tabular.make_rollout(trajectories, 8)
     returns = common.rewards_to_go(rollout.rewards, rollout.done, gamma)
     expectation = mdp.visits(pi) @ mdp.expected_rewards(pi)
     assert abs(expectation) > 0.01
@@ -101,10 +86,9 @@ def test_C9_the_mean_return_is_an_expectation_under_d(gamma):
 # C8
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed
 def test_C8_the_performance_difference_lemma_holds_in_both_forms(seed):
-    mdp, pi, new = two_policies(seed)
-    difference = mdp.performance(new) - mdp.performance(pi)
+    mdp, pi, new, difference = two_policies(seed)
     A = (new * mdp.advantages(pi)).sum(axis=1)  # E_{a~π'}[A^π(s, a)] for each s
     form_1 = discounted_sum(mdp, new, A)
     form_2 = mdp.state_distribution(new) @ A / (1 - mdp.gamma)
@@ -116,19 +100,16 @@ def test_C8_the_performance_difference_lemma_holds_in_both_forms(seed):
 def test_C8_the_lemma_holds_summed_over_all_trajectories():
     # with V = V^π, λ = 1 makes Σ_t γ^t δ_t, and the lemma is a telescoping sum
     for seed in range(5):
-        rng = np.random.default_rng(seed)
-        mdp = episodic_mdp(rng, layers=4, width=2, actions=2, gamma=0.75)
-        pi, new = random_policy(rng, 8, 2), random_policy(rng, 8, 2)
+        mdp, logits = episodic_problem(seed, layers=4, gamma=0.75)
+        pi, new = softmax(logits), softmax(-logits)
         difference = mdp.performance(new) - mdp.performance(pi)
         trajectories, A = mdp.all_trajectories(), mdp.advantages(pi)
         p = probabilities(trajectories, new)
-        sums = [
-            A[x.states[:-1], x.actions] @ 0.75 ** np.arange(len(x.actions))
-            for x in trajectories
-        ]
+        gains = [A[tau.states[:-1], tau.actions] for tau in trajectories]
+        sums = [gain @ 0.75 ** np.arange(len(gain)) for gain in gains]
         assert p @ sums == pytest.approx(difference, abs=1e-10)
-        rollout = make_rollout(trajectories, 8)
-        values = values_along(rollout, mdp.state_values(pi))
+        rollout = tabular.make_rollout(trajectories, 8)
+        values = tabular.values_along(rollout, mdp.state_values(pi))
         data = rollout.rewards, values, rollout.terminated, rollout.done
         estimated = common.generalized_advantages(*data, 0.75, 1.0)[0]
         assert p @ estimated == pytest.approx(difference, abs=1e-10)
@@ -137,7 +118,7 @@ def test_C8_the_lemma_holds_summed_over_all_trajectories():
 def test_C8_a_policy_that_is_greedy_in_the_advantages_is_better():
     # what the lemma is good for: E_{a~π'}[A^π] >= 0 everywhere makes J(π') >= J(π)
     for seed in SEEDS:
-        mdp, pi, _ = two_policies(seed)
+        mdp, pi, *_ = two_policies(seed)
         greedy = np.eye(3)[mdp.advantages(pi).argmax(axis=1)]
         assert mdp.performance(greedy) > mdp.performance(pi)
 
@@ -145,11 +126,10 @@ def test_C8_a_policy_that_is_greedy_in_the_advantages_is_better():
 # C10
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@each_seed
 def test_C10_L_is_the_difference_with_actions_rewritten_and_states_of_the_old(seed):
-    mdp, pi, new = two_policies(seed)
-    inside = (pi * surrogate(new, pi, mdp.advantages(pi))).sum(axis=1)  # a ~ π
-    difference = mdp.performance(new) - mdp.performance(pi)
+    mdp, pi, new, difference = two_policies(seed)
+    inside = surrogate(pi, new, mdp.advantages(pi))
     rewritten = mdp.state_distribution(new) @ inside / (1 - mdp.gamma)
     assert rewritten == pytest.approx(difference, abs=1e-8)  # with s ~ d^π' it is exact
     # the second form of L, and L at the old policy
@@ -169,8 +149,7 @@ def test_C10_the_objective_of_both_PPOs_is_L(script, bare):
     V, trajectories = mdp.state_values(softmax(old)), mdp.all_trajectories()
     total = 0.0
     for tau, p in zip(trajectories, probabilities(trajectories, softmax(old))):
-        rollout = make_rollout([tau], 6)
-        _, metrics = update_at(script, old, new, rollout, V, gae_lambda=1.0, **bare)
+        _, metrics = tabular.update_at(script, old, new, tau, V, gae_lambda=1.0, **bare)
         total += p * len(tau.actions) * -metrics["train/policy_loss"]
     ratio_times_A = (softmax(new) * mdp.advantages(softmax(old))).sum(axis=1)
     expected = mdp.visits(softmax(old)) @ ratio_times_A
@@ -183,12 +162,8 @@ def test_C10_the_objective_of_both_PPOs_is_L(script, bare):
 
 def error_and_bound(mdp, pi, new):
     """Both sides of (3)."""
-    gamma = mdp.gamma
-    epsilon = np.abs((new * mdp.advantages(pi)).sum(axis=1)).max()
-    C = np.sqrt(2) * gamma * epsilon / (1 - gamma) ** 2
-    kl = mdp.state_distribution(pi) @ kl_per_state(new, pi)
-    difference = mdp.performance(new) - mdp.performance(pi)
-    return abs(difference - L(mdp, pi, new)), C * np.sqrt(kl)
+    L, bound = improvement_and_penalty(mdp, pi)(new)
+    return abs(mdp.performance(new) - mdp.performance(pi) - L), bound
 
 
 def test_C11_the_bound_holds_for_hundreds_of_problems_and_pairs(report):
@@ -214,7 +189,7 @@ def test_C11_the_error_vanishes_with_the_square_of_the_step_towards_the_new_poli
 ):
     steps, rows = [1.0, 0.1, 0.01, 0.001], []
     for seed in SEEDS:
-        mdp, pi, other = two_policies(seed)
+        mdp, pi, other, _ = two_policies(seed)
         mixtures = [(1 - step) * pi + step * other for step in steps]
         rows.append([error_and_bound(mdp, pi, new)[0] for new in mixtures])
         # L itself goes with the first power, so close by the approximation is good
@@ -227,7 +202,6 @@ def test_C11_the_error_vanishes_with_the_square_of_the_step_towards_the_new_poli
 
 def test_C11_the_error_is_zero_where_the_states_do_not_depend_on_the_actions():
     # d^π' = d^π was the approximation; here it is exact, and L is the whole difference
-    mdp, pi, new = two_policies(0)
+    mdp, pi, new, _ = two_policies(0)
     mdp = mdp._replace(P=np.repeat(mdp.P[:, :1], 3, axis=1))
-    difference = mdp.performance(new) - mdp.performance(pi)
-    assert L(mdp, pi, new) == pytest.approx(difference, abs=1e-10)
+    assert error_and_bound(mdp, pi, new)[0] == pytest.approx(0, abs=1e-10)

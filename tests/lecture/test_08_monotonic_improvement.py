@@ -6,23 +6,14 @@ The right side is 0 at π' = π, so its maximum is at least 0, and so is the imp
 This holds in any class of policies that contains π. The lecture also names the catch:
 C is large when γ is near 1, and the steps become too small.
 
-C is that of test_07, √2 γ ε_A / (1-γ)² with ε_A = max_s |E_{a~π'}[A^π(s, a)]|. Policies
-have two actions here, so that a policy is one number per state, p(s) = π(0|s). Small
-random moves search for the maximum; everything else is exact.
+C is that of test_07. Policies have two actions here, and are one number per state,
+p(s) = π(0|s). Small random moves search for the maximum; everything else is exact.
 """
-
-import math
 
 import numpy as np
 import pytest
-import torch
-from tabular import (
-    MDP,
-    kl_per_state,
-    random_mdp,
-)
-
-import ppo_clip
+from measured import improvement_and_penalty
+from tabular import MDP, kl_per_state, random_mdp
 
 GAMMAS = 0.5, 0.8, 0.95
 
@@ -37,23 +28,13 @@ def start(seed, gamma):
     return random_mdp(rng, 3, 2, gamma), rng.uniform(0.2, 0.8, size=3)
 
 
-def right_side(mdp, p, fixed_epsilon=False, penalty=1.0):
-    """L_π(π') - C √KL as a function of π' for π = policy(p); penalty multiplies C.
-
-    With fixed_epsilon, ε is max |A^π|, which no π' can exceed: then C is one constant.
-    """
-    pi, gamma = policy(p), mdp.gamma
-    A, d = mdp.advantages(pi), mdp.state_distribution(pi)
+def right_side(mdp, p, penalised=True):
+    """L_π(π') - C √KL, or L_π(π') alone, as a function of π' for π = policy(p)."""
+    terms = improvement_and_penalty(mdp, policy(p))
 
     def value(new_p):
-        new = policy(new_p)
-        ratio = torch.tensor(new / pi)
-        inside = ppo_clip.clipped_surrogate(ratio, torch.tensor(A), math.inf).numpy()
-        gain = (pi * inside).sum(axis=1)  # E_{a~π'}[A^π(s, a)] for each s
-        epsilon = np.abs(A).max() if fixed_epsilon else np.abs(gain).max()
-        C = np.sqrt(2) * gamma * epsilon / (1 - gamma) ** 2
-        kl = max(d @ kl_per_state(new, pi), 0.0)  # rounding can make it -1e-17
-        return d @ gain / (1 - gamma) - penalty * C * np.sqrt(kl)
+        L, penalty = terms(policy(new_p))
+        return L - penalised * penalty
 
     return value
 
@@ -126,32 +107,34 @@ def test_C14_the_step_that_is_allowed_is_tiny_when_gamma_is_near_1(report):
 
 def test_C14_with_one_constant_for_all_policies_no_step_is_left_from_gamma_half_on():
     # L <= √2 max|A| √KL / (1-γ), by Pinsker; with γ >= 1/2 the penalty is no smaller
+    def value(mdp, p, new_p):
+        """L - C √KL with ε = max |A^π|, which no π' can exceed."""
+        L, penalty = improvement_and_penalty(mdp, policy(p))(policy(new_p))
+        A = mdp.advantages(policy(p))
+        epsilon = np.abs((policy(new_p) * A).sum(axis=1)).max()
+        return L - penalty * np.abs(A).max() / epsilon
+
     for seed in range(3):
         mdp, p = start(seed, 0.5)
-        value = right_side(mdp, p, fixed_epsilon=True)
         for new_p in np.random.default_rng(seed).uniform(0.01, 0.99, size=(100, 3)):
-            assert value(new_p) < 0
-            assert value(p + 1e-3 * (new_p - p)) < 0
-    mdp, p = start(0, 0.1)  # where γ is small there is a step
-    _, promised = maximise(right_side(mdp, p, fixed_epsilon=True), p)
-    assert promised > 0.01
+            assert value(mdp, p, new_p) < 0
+            assert value(mdp, p, p + 1e-3 * (new_p - p)) < 0
 
 
 # A restricted class of policies: the same p in every state.
-GRID = np.linspace(0.001, 0.999, 499)
 
 
-def best_of_class(mdp, p, penalty=1.0):
+def best_of_class(mdp, p, penalised=True):
     """The p for all states together that maximises the right side, and its J."""
     everywhere = np.ones(len(mdp.mu))
-    value = right_side(mdp, p * everywhere, penalty=penalty)
-    new_p = max(GRID, key=lambda x: value(x * everywhere))
+    value = right_side(mdp, p * everywhere, penalised)
+    new_p, _ = maximise(lambda x: value(x * everywhere), p)
     return new_p, mdp.performance(policy(new_p * everywhere))
 
 
 def test_C14_holds_in_a_restricted_class_of_policies_too():
     for seed in range(5):
-        mdp, p = random_mdp(np.random.default_rng(seed), 3, 2, 0.5), GRID[249]
+        mdp, p = random_mdp(np.random.default_rng(seed), 3, 2, 0.5), np.array([0.5])
         J = mdp.performance(policy(p * np.ones(3)))
         for _ in range(3):
             p, new_J = best_of_class(mdp, p)
@@ -165,9 +148,9 @@ def test_C14_without_the_penalty_the_maximum_of_L_can_make_the_policy_worse():
     P = np.zeros((2, 2, 2))
     P[0, 0, 1] = P[0, 1, 0] = P[1, 0, 1] = P[1, 1, 0] = 1
     mdp = MDP(P, np.array([[1.0, 0.0], [-4.0, 0.0]]), np.array([1.0, 0.0]), 0.5)
-    p = 0.05
+    p = np.array([0.05])
     J = mdp.performance(policy(p * np.ones(2)))
-    greedy_p, greedy_J = best_of_class(mdp, p, penalty=0.0)
+    greedy_p, greedy_J = best_of_class(mdp, p, penalised=False)
     safe_p, safe_J = best_of_class(mdp, p)
     assert greedy_p > 0.99 and greedy_J < J - 1
     assert safe_J > J

@@ -30,21 +30,20 @@ import vpg_baseline
 ALPHAS = np.linspace(-0.5, 3, 71)
 
 
+SLOW_SEEDS = [pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)]
+
+
 # Seeds 0 to 9, updates 1 and 10: the top is at α = 0.85 to 1.55. At α = 1 there is 0.81
 # to 1.00 of it; at α = 3 at most 0.43, and mostly less than nothing.
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
-)
+@pytest.mark.parametrize("seed", [0, *SLOW_SEEDS])
 def test_C17_the_clipped_objective_is_a_lower_bound_that_turns_down_past_the_update(
     seed, tmp_path, report
 ):
     flags = f"--seed {seed} {SHORT}"
     args, seen = updates(ppo_clip, flags, tmp_path / "run", iterations=10)
     tops = []
-    for before, after, rollout, values, _ in seen[0], seen[9]:
-        unclipped, clipped, kl = along_the_update(
-            args, before, after, rollout, values, ALPHAS
-        )
+    for *update, _ in seen[0], seen[9]:
+        unclipped, clipped, kl = along_the_update(args, *update, ALPHAS)
         here, there = np.argmin(abs(ALPHAS)), np.argmin(abs(ALPHAS - 1))
         # at θ_k they are one, in value and slope; elsewhere one bounds the other
         assert unclipped[here] == pytest.approx(clipped[here], abs=1e-6)
@@ -72,14 +71,11 @@ def betas_and_kls(beta, run_dir, **limit):
     return np.array([metrics["train/beta"] for *_, metrics in seen]), kl
 
 
-@pytest.mark.parametrize(
-    "kl, factor", [(1.5, 2), (9, 2), (1.49, 1), (0.67, 1), (1 / 1.5, 0.5), (0, 0.5)]
-)
-def test_C18_beta_is_doubled_from_15_delta_on_and_halved_up_to_delta_over_15(
-    kl, factor
-):
-    for beta in 0.25, 1.0, 40.0:
-        assert ppo_kl.adapt_beta(beta, kl * 0.5, target_kl=0.5) == factor * beta
+def test_C18_beta_is_doubled_from_15_delta_on_and_halved_up_to_delta_over_15():
+    factors = {1.5: 2, 9: 2, 1.49: 1, 0.67: 1, 1 / 1.5: 0.5, 0: 0.5}
+    for kl, factor in factors.items():
+        for beta in 0.25, 1.0, 40.0:
+            assert ppo_kl.adapt_beta(beta, kl * 0.5, target_kl=0.5) == factor * beta
 
 
 def test_C18_a_beta_that_holds_the_policy_too_tight_is_halved_every_time(tmp_path):
@@ -99,10 +95,8 @@ def test_C18_beta_adapts_fast_and_most_iterations_keep_the_constraint_on_the_KL(
     beta, kl = betas_and_kls(beta_0, tmp_path / "run")
     violated, large = kl >= 1.5, kl > 1 / 1.5
     adapted = np.argmin(violated) if beta_0 < 1 else np.argmax(large)
-    report(
-        C18_iterations_to_the_band=adapted + 1,
-        C18_share_that_violates=violated.mean(),
-    )
+    report(C18_iterations_to_the_band=adapted + 1)
+    report(C18_share_that_violates=violated.mean())
     assert adapted <= 10
     assert (large & ~violated).any()
     assert violated.any() and violated.mean() < 0.5
@@ -179,9 +173,6 @@ def test_C19_small_batches_make_up_for_single_steps(tmp_path, report):
     """
     vanilla = returns(vpg_baseline, tmp_path)
     actor = returns(actor_critic, tmp_path)
-    report(
-        C19_environment_steps=STEPS,
-        C19_vpg_baseline=vanilla,
-        C19_actor_critic=actor,
-    )
+    report(C19_vpg_baseline=vanilla, C19_actor_critic=actor)
+    report(C19_environment_steps=STEPS)
     assert (actor > vanilla + 150).all()

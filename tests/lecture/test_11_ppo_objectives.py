@@ -15,26 +15,11 @@ import math
 
 import numpy as np
 import pytest
+import support
+import tabular
 import torch
-from support import (
-    call_update,
-    each_action_space,
-    networks,
-    plain_args,
-    random_rollout,
-)
-from tabular import (
-    Trajectory,
-    episodic_problem,
-    estimates,
-    exact_args,
-    kl_per_state,
-    log_policy_gradient,
-    make_rollout,
-    mean,
-    softmax,
-    update_at,
-)
+from numpy.testing import assert_allclose
+from tabular import Trajectory, softmax, update_at
 
 import actor_critic
 import ppo_clip
@@ -50,43 +35,30 @@ EPSILON = 0.2
 @PPOS
 def test_C13_the_first_gradient_of_both_PPOs_is_on_average_the_gradient_of_J(script):
     # over all trajectories; V in multiples of 1/8, γ = 1 and λ = 1 make it exact
-    mdp, logits = episodic_problem(0)
+    mdp, logits = tabular.episodic_problem(0)
     V = np.random.default_rng(0).integers(-8, 9, size=6) / 8
-    args = exact_args(script, gae_lambda=1.0)
-    gradient = mean(*estimates(script, args, mdp, logits, V))
-    np.testing.assert_allclose(gradient, mdp.performance_gradient(logits), atol=1e-8)
+    gradient = tabular.estimates(script, mdp, logits, V, gae_lambda=1.0).mean()
+    assert_allclose(gradient, mdp.performance_gradient(logits), atol=1e-8)
 
 
-class Recorder(torch.optim.SGD):
-    """Takes no step, and keeps the first gradient that it is given."""
-
-    def __init__(self, network):
-        super().__init__(network.parameters(), lr=0.0)
-        self.network, self.first = network, None
-
-    def step(self):
-        if self.first is None:
-            self.first = [x.grad.clone().numpy() for x in self.network.parameters()]
-
-
-@each_action_space
+@support.each_action_space
 @pytest.mark.parametrize("normalize", [False, True])
 def test_C13_the_first_gradient_of_both_PPOs_is_the_actor_critics_on_the_same_batch(
     normalize, space
 ):
     # with the scripts' own networks, of policy and critic, and rows of every kind
-    rollout, gradients = random_rollout(actor_critic, space), {}
+    rollout, gradients = support.random_rollout(actor_critic, space), {}
     plain = {"advantage": "gae", "gae_lambda": 0.8, "normalize_advantages": normalize}
     for script in actor_critic, ppo_kl, ppo_clip:
-        args = plain_args(script, rollout, **plain)
-        both = networks(script, space)
-        optimizers = [Recorder(network) for network in both]
-        call_update(script, args, *both, *optimizers, rollout)
-        gradients[script] = [*optimizers[0].first, *optimizers[1].first]
-    assert max(np.abs(g).max() for g in gradients[actor_critic]) > 0.01
+        args = support.plain_args(script, rollout, **plain)
+        both = support.networks(script, space)
+        stay = [torch.optim.SGD(network.parameters(), lr=0.0) for network in both]
+        support.call_update(script, args, *both, *stay, rollout)
+        parameters = [x for network in both for x in network.parameters()]
+        gradients[script] = torch.cat([x.grad.flatten() for x in parameters])
+    assert gradients[actor_critic].abs().max() > 0.01
     for script in ppo_kl, ppo_clip:
-        for theirs, reference in zip(gradients[script], gradients[actor_critic]):
-            np.testing.assert_allclose(theirs, reference, atol=1e-10)
+        assert_allclose(gradients[script], gradients[actor_critic], atol=1e-10)
 
 
 # From here on λ = 0 and V = 0: Â_t is the reward r_t, exact in float32.
@@ -94,13 +66,11 @@ TD = {"gae_lambda": 0.0}
 
 
 def walk(seed, steps=40):
-    """A rollout of random steps that does not end, and its states, actions, rewards."""
+    """Random steps that do not end an episode."""
     rng = np.random.default_rng(seed)
     states = rng.integers(3, size=steps + 1).tolist()
     actions = rng.integers(2, size=steps).tolist()
-    rewards = rng.integers(-16, 17, steps) / 8
-    rollout = make_rollout([Trajectory(states, actions, rewards, False, 1.0)], 3)
-    return rollout, states[:-1], actions, rewards
+    return Trajectory(states, actions, rng.integers(-16, 17, steps) / 8, False)
 
 
 def two_logits(seed, distance):
@@ -112,41 +82,36 @@ def two_logits(seed, distance):
 @PPOS
 def test_C13_at_theta_k_the_ratio_is_1_and_the_objective_the_mean_advantage(script):
     old, _ = two_logits(0, distance=1.0)
-    rollout, _, _, rewards = walk(0)
-    _, metrics = update_at(script, old, old, rollout, **TD)
-    assert -metrics["train/policy_loss"] == pytest.approx(rewards.mean(), abs=1e-12)
+    _, metrics = update_at(script, old, old, walk(0), **TD)
+    mean = walk(0).rewards.mean()
+    assert -metrics["train/policy_loss"] == pytest.approx(mean, abs=1e-12)
     assert metrics["train/kl"] == 0
     assert metrics.get("train/clip_fraction", 0) == 0
 
 
 def test_C13_the_penalty_has_no_gradient_at_theta_k_however_large_beta_is():
     old, _ = two_logits(0, distance=1.0)
-    rollout, *_ = walk(0)
-    without, _ = update_at(ppo_kl, old, old, rollout, beta=0.0, **TD)
-    with_penalty, _ = update_at(ppo_kl, old, old, rollout, beta=1e4, **TD)
+    without, _ = update_at(ppo_kl, old, old, walk(0), beta=0.0, **TD)
+    with_penalty, _ = update_at(ppo_kl, old, old, walk(0), beta=1e4, **TD)
     assert np.abs(without).max() > 0.01
-    np.testing.assert_allclose(with_penalty, without, atol=1e-8)
+    assert_allclose(with_penalty, without, atol=1e-8)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 10.0])
 def test_C13_away_from_theta_k_the_penalty_pulls_back(beta):
     # against finite differences of mean(r_t Â_t) - β D̄_KL, written out
     old, new = two_logits(1, distance=1.0)
-    rollout, s, a, rewards = walk(1)
+    tau = walk(1)
+    s, a = tau.states[:-1], tau.actions
 
     def objective(logits):
         ratio = softmax(logits)[s, a] / softmax(old)[s, a]
-        kl = kl_per_state(softmax(old), softmax(logits))[s].mean()
-        return (ratio * rewards).mean() - beta * kl
+        kl = tabular.kl_per_state(softmax(old), softmax(logits))[s].mean()
+        return (ratio * tau.rewards).mean() - beta * kl
 
-    expected = np.zeros((3, 2))
-    for index in np.ndindex(3, 2):
-        change = np.zeros((3, 2))
-        change[index] = 1e-5
-        rise, fall = objective(new + change), objective(new - change)
-        expected[index] = (rise - fall) / 2e-5
-    gradient, metrics = update_at(ppo_kl, old, new, rollout, beta=beta, **TD)
-    np.testing.assert_allclose(gradient, expected, atol=1e-8)
+    gradient, metrics = update_at(ppo_kl, old, new, tau, beta=beta, **TD)
+    expected = tabular.central_differences(objective, new)
+    assert_allclose(gradient, expected, atol=1e-8)
     assert -metrics["train/policy_loss"] == pytest.approx(objective(new), abs=1e-12)
 
 
@@ -207,30 +172,24 @@ def test_C16_the_clipped_term_is_continuous_and_never_above_the_unclipped():
 @pytest.mark.parametrize("seed", range(3))
 def test_C16_the_gradient_of_update_comes_only_from_steps_that_are_not_flat(seed):
     old, new = two_logits(seed, distance=0.7)
-    rollout, states, actions, rewards = walk(seed)
-    expected, flat, outside = np.zeros((3, 2)), 0, 0
-    for s, a, A in zip(states, actions, rewards):
-        r = softmax(new)[s, a] / softmax(old)[s, a]
-        outside += abs(r - 1) > EPSILON
-        if (A > 0 and r > 1 + EPSILON) or (A < 0 and r < 1 - EPSILON):
-            flat += 1
-        else:
-            score = log_policy_gradient(softmax(new), s, a)
-            expected += r * A * score / len(actions)
-    assert 0 < flat < outside  # all three kinds of step occur
-    gradient, metrics = update_at(
-        ppo_clip, old, new, rollout, clip_epsilon=EPSILON, **TD
-    )
-    np.testing.assert_allclose(gradient, expected, atol=1e-10)
-    share = outside / len(actions)
-    assert metrics["train/clip_fraction"] == pytest.approx(share, abs=1e-6)
+    tau = walk(seed)
+    A, visited = tau.rewards, (tau.states[:-1], tau.actions)
+    r = softmax(new)[visited] / softmax(old)[visited]
+    outside = np.abs(r - 1) > EPSILON
+    flat = ((A > 0) & (r > 1 + EPSILON)) | ((A < 0) & (r < 1 - EPSILON))
+    assert 0 < flat.sum() < outside.sum()  # all three kinds of step occur
+    weights = np.where(flat, 0.0, r * A) / len(A)
+    gradient, metrics = update_at(ppo_clip, old, new, tau, clip_epsilon=EPSILON, **TD)
+    expected = tau.weighted_scores(softmax(new), weights)
+    assert_allclose(gradient, expected, atol=1e-10)
+    assert metrics["train/clip_fraction"] == pytest.approx(outside.mean(), abs=1e-6)
 
 
 def test_C16_with_epsilon_infinite_nothing_is_clipped():
-    (old, new), (rollout, *_) = two_logits(5, distance=2.0), walk(5)
-    unclipped, _ = update_at(ppo_clip, old, new, rollout, clip_epsilon=math.inf, **TD)
-    plain, _ = update_at(ppo_kl, old, new, rollout, beta=0.0, **TD)
-    np.testing.assert_allclose(unclipped, plain, atol=1e-12)
+    old, new = two_logits(5, distance=2.0)
+    unclipped, _ = update_at(ppo_clip, old, new, walk(5), clip_epsilon=math.inf, **TD)
+    plain, _ = update_at(ppo_kl, old, new, walk(5), beta=0.0, **TD)
+    assert_allclose(unclipped, plain, atol=1e-12)
 
 
 # C21, quiz 3, on figure 1 of Schulman et al. 2017: the left graph rises from 0 in a
