@@ -20,6 +20,7 @@ from support import (
     OBSERVATION,
     PPOS,
     WHOLE,
+    all_values,
     call_update,
     each,
     each_action_space,
@@ -29,6 +30,8 @@ from support import (
     plain_args,
     random_rollout,
     short_args,
+    slow_entropy,
+    slow_kl,
     slow_rewards_to_go,
     slow_targets,
     watch,
@@ -94,13 +97,8 @@ def slow_normalize(weights):
     return {row: (weight - mean) / std for row, weight in weights.items()}
 
 
-def all_values(critic, rollout):
-    """V(s_t) of all rows, (T + 1, N), as it is now."""
-    return critic(torch.as_tensor(rollout.obs)).detach().numpy()
-
-
 def finite_differences(function, network, step=1e-6):
-    """The gradient of function() in the network's parameters, one after the other."""
+    """The gradient of function() in each of the network's parameters."""
     differences = []
     with torch.no_grad():
         for parameter in network.parameters():
@@ -115,7 +113,7 @@ def finite_differences(function, network, step=1e-6):
     return torch.tensor(differences, dtype=torch.float64)
 
 
-def assert_equal(one, other):
+def assert_close(one, other):
     torch.testing.assert_close(one, other.detach(), rtol=1e-5, atol=1e-6)
 
 
@@ -152,6 +150,7 @@ def targets_of(script, rollout, v, flags):
 @pytest.mark.parametrize("script, flags", FIRST_GRADIENTS)
 def test_the_first_gradient_is_the_lectures_sum(script, flags, normalize, space):
     """And nothing is subtracted from REINFORCE's weights, not even their mean."""
+    flags = flags | {"normalize_advantages": normalize}
     for seed in SEEDS:
         rollout = random_rollout(script, space, seed)
         policy, critic = networks(script, space, seed)
@@ -163,10 +162,9 @@ def test_the_first_gradient_is_the_lectures_sum(script, flags, normalize, space)
         count = rollout.valid.shape[1] if script in WHOLE else rollout.valid.sum()
         expected = [slow_policy_gradient(policy, rollout, weights, count)]
         expected.append(slow_critic_gradient(critic, rollout, targets))
-        flags = flags | {"normalize_advantages": normalize}
         found = gradients(script, policy, critic, rollout, **flags)
         for one, other in zip(found, expected):
-            assert_equal(one, other)
+            assert_close(one, other)
             assert other.norm() > 0.01
 
 
@@ -208,7 +206,7 @@ def test_vpg_subtracts_the_baseline_from_before_its_refit(scale, normalize, spac
         return slow_policy_gradient(policy, rollout, advantages, 3)
 
     found = ascent(moved)
-    assert_equal(found, slow_gradient(before))
+    assert_close(found, slow_gradient(before))
     for other in after, 0 * before:
         assert (found - slow_gradient(other)).norm() > 0.01 * found.norm()
 
@@ -228,9 +226,9 @@ def test_the_critic_takes_all_its_steps_towards_the_same_targets(script):
     flags = {"critic_epochs": 4, "advantage": "gae", "gae_lambda": 0.8}
     run_update(script, policy, critic, rollout, lr=0.125, **flags)
     for found, expected in zip(critic.parameters(), slow_critic.parameters()):
-        assert_equal(found, expected)
+        assert_close(found, expected)
     step = parameters_to_vector(policy.parameters()) - start
-    assert_equal(step, 0.125 * ascent(policy))
+    assert_close(step, 0.125 * ascent(policy))
     assert step.norm() > 0.01
 
 
@@ -275,7 +273,7 @@ def test_an_epochs_minibatches_are_of_equal_size(script, minibatch_size, sizes):
             assert len(steps) == 3 * len(sizes)
             weighted = torch.tensor(sizes)[:, None] / 23 * steps.view(3, len(sizes), -1)
             for epoch in weighted.sum(dim=1):
-                assert_equal(epoch, expected)
+                assert_close(epoch, expected)
             if len(sizes) > 1:
                 assert (steps[0] - steps[len(sizes)]).norm() > 1e-3  # shuffled anew
         assert [size for size in seen if size < 23] == (3 * sizes if sizes[1:] else [])
@@ -329,32 +327,17 @@ def slow_ratio(policy, old, obs, actions):
 @seeds
 @each_action_space
 def test_the_clipped_gradient_by_finite_differences(space, seed):
-    epsilon = 0.2
-    flags = {"clip_epsilon": epsilon}
-    old, policy, obs, actions, advantages = move_away(ppo_clip, space, seed, **flags)
+    """Of the mean of min(r, 1.2) Â where Â > 0, and of max(r, 0.8) Â where Â < 0."""
+    old, policy, obs, actions, A = move_away(ppo_clip, space, seed, clip_epsilon=0.2)
 
     def objective():
-        """The mean of min(r, 1+ε) Â where Â > 0, of max(r, 1-ε) Â where Â < 0."""
-        terms = []
-        ratios = slow_ratio(policy, old, obs, actions).tolist()
-        for r, advantage in zip(ratios, advantages.tolist()):
-            bound = min(r, 1 + epsilon) if advantage > 0 else max(r, 1 - epsilon)
-            terms.append(bound * advantage)
-        return np.mean(terms)
+        r = slow_ratio(policy, old, obs, actions)
+        return (torch.where(A > 0, r.clamp(max=1.2), r.clamp(min=0.8)) * A).mean()
 
     r = slow_ratio(policy, old, obs, actions)
-    clipped = torch.where(advantages > 0, r > 1 + epsilon, r < 1 - epsilon)
+    clipped = torch.where(A > 0, r > 1.2, r < 0.8)
     assert clipped.any() and not clipped.all()
-    exact = finite_differences(objective, policy)
-    torch.testing.assert_close(ascent(policy), exact, rtol=1e-5, atol=1e-6)
-
-
-def slow_kl(old, new):
-    """KL(old‖new), row by row, from its definition or the formula for two Gaussians."""
-    if isinstance(old, torch.distributions.Categorical):
-        return (old.probs * (old.probs / new.probs).log()).sum(-1)
-    (m, s), (n, t) = ((d.base_dist.loc, d.base_dist.scale) for d in (old, new))
-    return (torch.log(t / s) + (s**2 + (m - n) ** 2) / (2 * t**2) - 0.5).sum(-1)
+    assert_close(ascent(policy), finite_differences(objective, policy))
 
 
 @seeds
@@ -362,16 +345,15 @@ def slow_kl(old, new):
 @pytest.mark.parametrize("beta", [0.0, 3.0])
 def test_the_penalised_gradient_by_finite_differences(beta, space, seed):
     """mean r Â - β mean KL(π_k‖π_θ); with the KL the other way round it is another."""
-    old, policy, obs, actions, advantages = move_away(ppo_kl, space, seed, beta=beta)
+    old, policy, obs, actions, A = move_away(ppo_kl, space, seed, beta=beta)
 
     def objective(old_first=True):
         first, second = (old, policy) if old_first else (policy, old)
         kl = slow_kl(first.distribution(obs), second.distribution(obs))
-        ratio = slow_ratio(policy, old, obs, actions)
-        return (ratio * advantages - beta * kl).mean().item()
+        return (slow_ratio(policy, old, obs, actions) * A - beta * kl).mean()
 
     found, exact = ascent(policy), finite_differences(objective, policy)
-    torch.testing.assert_close(found, exact, rtol=1e-5, atol=1e-6)
+    assert_close(found, exact)
     other = finite_differences(lambda: objective(old_first=False), policy)
     assert beta == 0 or (found - other).norm() > 0.01 * exact.norm()
 
@@ -390,22 +372,14 @@ def test_the_entropy_bonus_adds_the_gradient_of_the_entropy(script, space):
     rollout = random_rollout(script, space)
     obs = torch.as_tensor(rollout.obs[:-1][rollout.valid])
     policy, critic = networks(script, space)
-
-    def entropy():
-        """-Σ p log p, or ½ log(2πe σ²) for each dimension, over the valid rows."""
-        distribution = policy.distribution(obs)
-        if space == "discrete":
-            p = distribution.probs
-            return -(p * p.log()).sum(-1).mean().item()
-        variance = distribution.base_dist.scale**2
-        return (0.5 * torch.log(2 * math.pi * math.e * variance)).sum(-1).mean().item()
-
-    exact = finite_differences(entropy, policy)
+    exact = finite_differences(
+        lambda: slow_entropy(policy.distribution(obs)).mean(), policy
+    )
     if script in WHOLE:  # (1/m) Σ_i Σ_t, not a mean over steps
         exact *= rollout.valid.sum().item() / rollout.valid.shape[1]
     without = gradients(script, policy, critic, rollout)[0]
     found = gradients(script, policy, critic, rollout, entropy_coefficient=0.7)[0]
-    torch.testing.assert_close(found - without, 0.7 * exact, rtol=1e-5, atol=1e-6)
+    assert_close(found - without, 0.7 * exact)
     assert exact.norm() > 0.01
 
 
@@ -430,15 +404,12 @@ def test_each_network_moves_by_its_own_gradient_cut_to_the_bound(script):
         end = [parameters_to_vector(network.parameters()) for network in pair]
         return [after.detach() - before for before, after in zip(start, end)]
 
-    free_gradients = gradients(script, *networks(script), rollout)
-    for gradient, small, large, free in zip(
-        free_gradients, *map(moves, [0.01, 1000.0, math.inf])
-    ):
-        assert 0.1 < gradient.norm() < 1000
-        bounded = 0.01 * gradient / gradient.norm()
-        torch.testing.assert_close(small, 0.125 * bounded, rtol=1e-3, atol=1e-12)
-        torch.testing.assert_close(large, 0.125 * gradient, rtol=1e-6, atol=1e-12)
-        torch.testing.assert_close(free, 0.125 * gradient, rtol=1e-6, atol=1e-12)
+    free = gradients(script, *networks(script), rollout)
+    for bound in 0.01, 1000.0, math.inf:
+        for gradient, move in zip(free, moves(bound)):
+            assert 0.1 < gradient.norm() < 1000
+            expected = 0.125 * gradient * min(1.0, bound / gradient.norm())
+            torch.testing.assert_close(move, expected, rtol=1e-4, atol=1e-12)
 
 
 @each(WHOLE)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from support import (
     WHOLE,
+    all_values,
     call_update,
     checkpoint,
     each_action_space,
@@ -16,6 +17,8 @@ from support import (
     plain_args,
     random_rollout,
     short_args,
+    slow_entropy,
+    slow_kl,
     slow_rewards_to_go,
     slow_targets,
     values,
@@ -46,77 +49,53 @@ def updated(script, space, lr):
     return rollout, before, after, metrics
 
 
-def kl_by_hand(first, second):
-    """KL(first‖second) of two distributions over one row's actions."""
-    if isinstance(first, torch.distributions.Categorical):
-        pairs = zip(first.probs[0].tolist(), second.probs[0].tolist())
-        return sum(p * math.log(p / q) for p, q in pairs)
-    m, s = first.base_dist.loc[0].tolist(), first.base_dist.scale[0].tolist()
-    n, t = second.base_dist.loc[0].tolist(), second.base_dist.scale[0].tolist()
-    return sum(
-        math.log(t[j] / s[j]) + (s[j] ** 2 + (m[j] - n[j]) ** 2) / (2 * t[j] ** 2) - 0.5
-        for j in range(len(m))
-    )
-
-
-def entropy_by_hand(distribution):
-    if isinstance(distribution, torch.distributions.Categorical):
-        return -sum(p * math.log(p) for p in distribution.probs[0].tolist())
-    scales = distribution.base_dist.scale[0].tolist()
-    return sum(0.5 * math.log(2 * math.pi * math.e * scale**2) for scale in scales)
-
-
 @every_script
 @each_action_space
 def test_update_reports_what_it_has_made_of_the_whole_batch(script, space):
-    """Row by row over the valid rows: KL with the old policy first, entropy, losses.
+    """Over the valid rows: KL with the old policy first, entropy, losses.
 
     The critic's fit alone is from before, and so are the targets.
     """
     rollout, (old_policy, b), (policy, critic), metrics = updated(script, space, lr=0.3)
-    with torch.no_grad():
-        old_v, new_v = (
-            net(torch.as_tensor(rollout.obs)).numpy() for net in (b, critic)
-        )
+    old_v, new_v = all_values(b, rollout), all_values(critic, rollout)
     if script in WHOLE:
         targets = slow_rewards_to_go(rollout, 0.9)
     else:
         targets = slow_targets(rollout, old_v, 0.9, lam=0.95)
-    kl, reverse_kl, entropy, gains, clipped, errors = [], [], [], [], [], []
-    for row, target in targets.items():
-        obs = torch.as_tensor(rollout.obs[row])[None]
-        action = torch.as_tensor(rollout.actions[row])[None]
-        with torch.no_grad():
-            old, new = old_policy.distribution(obs), policy.distribution(obs)
-            log_prob = new.log_prob(action).item()
-            r = math.exp(log_prob - old.log_prob(action).item())
-        kl.append(kl_by_hand(old, new))
-        reverse_kl.append(kl_by_hand(new, old))
-        entropy.append(entropy_by_hand(new))
-        errors.append(target - new_v[row])
-        advantage = target - (0 if script is reinforce else old_v[row])
-        clipped.append(not 1 - EPSILON <= r <= 1 + EPSILON)
-        clipped_r = min(max(r, 1 - EPSILON), 1 + EPSILON)
-        gain = {
-            ppo_clip: min(r * advantage, clipped_r * advantage),
-            ppo_kl: r * advantage - BETA * kl[-1],
-        }
-        gains.append(gain.get(script, log_prob * advantage))
-    expected = {"train/kl": np.mean(kl), "train/entropy": np.mean(entropy)}
-    gain = np.sum(gains) / 4 if script in WHOLE else np.mean(gains)
-    expected["train/policy_loss"] = -gain
-    if script is not reinforce:
-        R, v = np.array(list(targets.values())), old_v[tuple(zip(*targets))]
-        expected["train/value_loss"] = np.mean(np.square(errors))
-        expected["train/explained_variance"] = 1 - np.var(R - v) / np.var(R)
-        assert abs(np.mean((R - v) ** 2) / expected["train/value_loss"] - 1) > 0.01
+    rows, targets = tuple(zip(*targets)), np.array(list(targets.values()))
+    obs, actions = torch.tensor(rollout.obs[rows]), torch.tensor(rollout.actions[rows])
+    with torch.no_grad():
+        old, new = old_policy.distribution(obs), policy.distribution(obs)
+        log_probs = new.log_prob(actions).numpy()
+        ratios = np.exp(log_probs - old.log_prob(actions).numpy())
+        kl, reverse_kl = slow_kl(old, new).numpy(), slow_kl(new, old).numpy()
+        entropy = slow_entropy(new).numpy()
+    advantages = targets - (0 if script is reinforce else old_v[rows])
+    clipped = abs(ratios - 1) > EPSILON
+    gains = log_probs * advantages
+    if script is ppo_kl:
+        gains = ratios * advantages - BETA * kl
     if script is ppo_clip:
-        expected["train/clip_fraction"] = np.mean(clipped)
-        assert 0 < np.mean(clipped) < 1
+        bounded = np.clip(ratios, 1 - EPSILON, 1 + EPSILON)
+        gains = np.minimum(ratios * advantages, bounded * advantages)
+    expected = {"train/kl": kl.mean(), "train/entropy": entropy.mean()}
+    expected["train/policy_loss"] = -gains.mean()
+    if script in WHOLE:
+        expected["train/policy_loss"] = -gains.sum() / 4
+    if script is not reinforce:
+        unexplained = np.var(targets - old_v[rows])
+        expected["train/value_loss"] = np.mean((targets - new_v[rows]) ** 2)
+        expected["train/explained_variance"] = 1 - unexplained / np.var(targets)
+        old_loss = np.mean((targets - old_v[rows]) ** 2)
+        assert abs(old_loss / expected["train/value_loss"] - 1) > 0.01
+    if script is ppo_clip:
+        expected["train/clip_fraction"] = clipped.mean()
+        assert 0 < clipped.mean() < 1
+        assert (ratios < 1 - EPSILON).any() and (ratios > 1 + EPSILON).any()
     if script is ppo_kl:
         expected["train/beta"] = BETA
     assert metrics == pytest.approx(expected, rel=1e-4)
-    assert np.mean(kl) > 1e-3 and abs(np.mean(reverse_kl) / np.mean(kl) - 1) > 1e-3
+    assert kl.mean() > 1e-3 and abs(reverse_kl.mean() / kl.mean() - 1) > 1e-3
 
 
 @every_script
