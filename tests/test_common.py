@@ -66,43 +66,36 @@ CUT = [1 + 0.5 * 6, 2 + 0.5 * 4], [1 + 0.5 * 2 + 0.25 * 4, 2 + 0.5 * 4], [-4.5, 
 TERMINAL = [1 + 0.5 * 6, 2], [1 + 0.5 * 2, 2], [-4 + 0.25 * -4, -4]
 
 
-@pytest.mark.parametrize(
-    "terminated, done, expected",
-    [
-        pytest.param(NO, NO, CUT, id="the border of the batch"),
-        pytest.param(NO, YES, CUT, id="a time limit"),
-        pytest.param(YES, YES, TERMINAL, id="a terminal state, by a time limit or not"),
-    ],
-)
-def test_the_three_ends_of_an_episode_by_hand(terminated, done, expected):
-    batch = column(1.0, 2.0), column(8.0, 6.0, 4.0), column(NO, terminated)
-    batch += (column(NO, done),)
-    one_step, longer, advantages = expected
-    assert n_step_returns(*batch, gamma=0.5, n=1)[:, 0].tolist() == one_step
-    for n in 2, 3, math.inf:
-        assert n_step_returns(*batch, gamma=0.5, n=n)[:, 0].tolist() == longer
-    found = generalized_advantages(*batch, gamma=0.5, lam=0.5)
-    assert found[:, 0].tolist() == advantages
+def test_the_three_ends_of_an_episode_by_hand():
+    """The border of the batch, a time limit, a terminal state."""
+    for terminated, done in (NO, NO), (NO, YES), (YES, YES):
+        one_step, longer, advantages = TERMINAL if terminated else CUT
+        batch = column(1.0, 2.0), column(8.0, 6.0, 4.0)
+        batch += column(NO, terminated), column(NO, done)
+        assert n_step_returns(*batch, gamma=0.5, n=1)[:, 0].tolist() == one_step
+        for n in 2, 3, math.inf:
+            assert n_step_returns(*batch, gamma=0.5, n=n)[:, 0].tolist() == longer
+        found = generalized_advantages(*batch, gamma=0.5, lam=0.5)
+        assert found[:, 0].tolist() == advantages
 
 
 # Random batches against the slow loops. Only valid rows are compared: the others are
 # resets, and their results mean nothing.
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.9, 1.0])
-def test_rewards_to_go_adds_up_the_rewards_to_the_end_of_the_episode(gamma):
-    for batch in BATCHES:
-        returns = rewards_to_go(batch.rewards, batch.done, gamma)
-        for row, expected in slow_targets(batch, 0 * batch.values, gamma).items():
-            assert returns[row] == pytest.approx(expected, abs=1e-10)
+def check(found, expected):
+    for row, number in expected.items():
+        assert found[row] == pytest.approx(number, abs=1e-10)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 100, math.inf])
-def test_n_step_returns_are_what_a_slow_loop_adds_up(n):
+def test_rewards_to_go_and_n_step_returns_are_what_a_slow_loop_adds_up():
     for batch in BATCHES:
-        returns = n_step_returns(*data(batch), 0.9, n)
-        for row, expected in slow_targets(batch, batch.values, 0.9, n).items():
-            assert returns[row] == pytest.approx(expected, abs=1e-10)
+        for gamma in 0.0, 0.9, 1.0:
+            returns = rewards_to_go(batch.rewards, batch.done, gamma)
+            check(returns, slow_targets(batch, 0 * batch.values, gamma))
+        for n in 1, 2, 3, 5, 100, math.inf:
+            returns = n_step_returns(*data(batch), 0.9, n)
+            check(returns, slow_targets(batch, batch.values, 0.9, n))
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.95, 1.0])
@@ -113,10 +106,8 @@ def test_generalized_advantages_blend_the_n_step_advantages(lam):
     weights (1-λ) (λ^{K-1} + λ^K + ...) add up to λ^{K-1}.
     """
     for batch in BATCHES:
-        advantages = generalized_advantages(*data(batch), 0.9, lam)
-        for row, target in slow_targets(batch, batch.values, 0.9, lam=lam).items():
-            expected = target - batch.values[row]
-            assert advantages[row] == pytest.approx(expected, abs=1e-10)
+        targets = generalized_advantages(*data(batch), 0.9, lam) + batch.values[:-1]
+        check(targets, slow_targets(batch, batch.values, 0.9, lam=lam))
 
 
 def results(batch):

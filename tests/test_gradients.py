@@ -17,15 +17,14 @@ import numpy as np
 import pytest
 import torch
 from support import (
-    OBSERVATION,
     PPOS,
     WHOLE,
     all_values,
     call_update,
+    checkpoint,
     each,
     each_action_space,
     every_script,
-    make_rollout,
     networks,
     plain_args,
     random_rollout,
@@ -34,7 +33,6 @@ from support import (
     slow_kl,
     slow_rewards_to_go,
     slow_targets,
-    watch,
 )
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -60,9 +58,9 @@ def run_update(script, policy, critic, rollout, lr=0.0, **changes):
     return call_update(script, args, policy, critic, *optimizers, rollout)
 
 
-def gradients(script, policy, critic, rollout, **changes):
+def gradients(script, policy, critic, rollout, lr=0.0, **changes):
     """What update() leaves as the gradients of the networks, the last step's."""
-    run_update(script, policy, critic, rollout, **changes)
+    run_update(script, policy, critic, rollout, lr, **changes)
     return [ascent(policy)] + ([] if script is reinforce else [ascent(critic)])
 
 
@@ -149,11 +147,17 @@ def targets_of(script, rollout, v, flags):
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("script, flags", FIRST_GRADIENTS)
 def test_the_first_gradient_is_the_lectures_sum(script, flags, normalize, space):
-    """And nothing is subtracted from REINFORCE's weights, not even their mean."""
+    """Nothing is subtracted from REINFORCE's weights, not even their mean.
+
+    The others subtract V from before its re-fit, which is a large step here, and
+    however bad it is: at these weights it adds variance.
+    """
     flags = flags | {"normalize_advantages": normalize}
     for seed in SEEDS:
         rollout = random_rollout(script, space, seed)
         policy, critic = networks(script, space, seed)
+        with torch.no_grad():
+            critic.network[-1].weight *= 5
         v = all_values(critic, rollout)
         targets = weights = targets_of(script, rollout, v, flags)
         if script is not reinforce:
@@ -162,53 +166,12 @@ def test_the_first_gradient_is_the_lectures_sum(script, flags, normalize, space)
         count = rollout.valid.shape[1] if script in WHOLE else rollout.valid.sum()
         expected = [slow_policy_gradient(policy, rollout, weights, count)]
         expected.append(slow_critic_gradient(critic, rollout, targets))
-        found = gradients(script, policy, critic, rollout, **flags)
+        found = gradients(script, policy, critic, rollout, lr=0.1, **flags)
+        moved = abs(all_values(critic, rollout) - v).max()
+        assert (moved > 0.5) == (script is not reinforce)
         for one, other in zip(found, expected):
             assert_close(one, other)
             assert other.norm() > 0.01
-
-
-def test_equal_returns_give_reinforce_a_gradient_too():
-    """All trajectories alike, or one alone: a baseline would leave nothing."""
-    for N in 1, 4:
-        obs, ends = np.ones((2, N, OBSERVATION)), np.ones((1, N))
-        rows = obs, np.zeros((1, N), int), 5 * ends, ends, ends, ends
-        rollout = make_rollout(reinforce, *rows)
-        for weight in "reward-to-go", "trajectory":
-            pair = networks(reinforce)
-            assert gradients(reinforce, *pair, rollout, weight=weight)[0].norm() > 1
-
-
-# The baseline's re-fit, and the critic's
-
-
-@each_action_space
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_vpg_subtracts_the_baseline_from_before_its_refit(scale, normalize, space):
-    """However bad b is: at random weights it adds variance, and 100 times it more so.
-
-    The re-fit is a large one, so that with b from after it the gradient is another.
-    """
-    rollout = random_rollout(vpg_baseline, space)
-    policy, critic = networks(vpg_baseline, space)
-    with torch.no_grad():
-        critic.network[-1].weight *= scale
-    before, returns = all_values(critic, rollout), slow_rewards_to_go(rollout, 0.9)
-    moved = copy.deepcopy(policy)
-    changes = {"normalize_advantages": normalize, "critic_epochs": 20}
-    run_update(vpg_baseline, moved, critic, rollout, lr=0.01 / scale, **changes)
-    after = all_values(critic, rollout)
-
-    def slow_gradient(b):
-        advantages = {row: returns[row] - b[row] for row in returns}
-        advantages = slow_normalize(advantages) if normalize else advantages
-        return slow_policy_gradient(policy, rollout, advantages, 3)
-
-    found = ascent(moved)
-    assert_close(found, slow_gradient(before))
-    for other in after, 0 * before:
-        assert (found - slow_gradient(other)).norm() > 0.01 * found.norm()
 
 
 @each([vpg_baseline, actor_critic])
@@ -413,13 +376,13 @@ def test_each_network_moves_by_its_own_gradient_cut_to_the_bound(script):
 
 
 @each(WHOLE)
-def test_train_uses_the_optimizer_of_choice(script, tmp_path, monkeypatch):
-    """For the policy; the critic's is Adam."""
-    for name, kind in ("sgd", torch.optim.SGD), ("adam", torch.optim.Adam):
-        calls = watch(monkeypatch, script, "update")
-        script.train(short_args(script, tmp_path / name, optimizer=name))
-        (_, policy, *rest), _ = calls[0]
-        optimizer, *critics = [x for x in rest if isinstance(x, torch.optim.Optimizer)]
-        assert type(optimizer) is kind
-        assert optimizer.param_groups[0]["params"] == list(policy.parameters())
-        assert all(type(critic) is torch.optim.Adam for critic in critics)
+def test_train_uses_the_optimizer_of_choice(script, tmp_path):
+    """For the policy; the critic's is Adam. SGD has no betas."""
+    for choice in "sgd", "adam":
+        args = short_args(script, tmp_path / choice, optimizer=choice, total_steps=200)
+        script.train(args)
+        saved = checkpoint(args.run_dir)
+        (group,) = saved["optimizer"]["param_groups"]
+        assert ("betas" in group) == (choice == "adam")
+        if script is vpg_baseline:
+            assert "betas" in saved["critic_optimizer"]["param_groups"][0]

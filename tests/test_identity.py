@@ -23,24 +23,22 @@ class Identity(gym.Env):
 
     def __init__(self, observation_space, action_space):
         self.observation_space, self.action_space = observation_space, action_space
-        self.discrete = isinstance(action_space, Discrete)
-
-    def observe(self):
-        space = self.observation_space
-        if self.discrete:
-            self.shown = self.np_random.integers(space.n)
-        else:
-            self.shown = self.np_random.uniform(space.low, space.high).astype("float32")
-        return self.shown
 
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
         self.steps = 0
         return self.observe(), {}
 
+    def observe(self):
+        if isinstance(self.action_space, Discrete):
+            self.shown = self.np_random.integers(4)
+        else:
+            self.shown = self.np_random.uniform(10, 14, 2).astype(np.float32)
+        return self.shown
+
     def step(self, action):
         assert self.action_space.contains(action), action
-        if self.discrete:
+        if isinstance(self.action_space, Discrete):
             reward = float(action == self.shown + self.action_space.start)
         else:
             reward = -float(np.abs(action - self.shown).mean())

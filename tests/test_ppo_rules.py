@@ -10,18 +10,15 @@ from support import (
     WHOLE,
     all_values,
     call_update,
-    checkpoint,
     each_action_space,
     every_script,
     networks,
     plain_args,
     random_rollout,
-    short_args,
     slow_entropy,
     slow_kl,
     slow_rewards_to_go,
     slow_targets,
-    values,
 )
 
 import ppo_clip
@@ -31,7 +28,7 @@ import reinforce
 EPSILON, BETA = 0.1, 3.0
 
 
-def updated(script, space, lr):
+def updated(script, space):
     """update() by SGD on random rows: the rollout, the networks before and after it.
 
     The minibatches are smaller than the batch, and the policy has its preferences
@@ -44,7 +41,7 @@ def updated(script, space, lr):
     changes = {"epochs": 3, "minibatch_size": 9, "max_grad_norm": 0.5}
     changes |= {"advantage": "gae", "clip_epsilon": EPSILON, "beta": BETA}
     args = plain_args(script, rollout, **changes)
-    optimizers = [torch.optim.SGD(network.parameters(), lr) for network in after]
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.3) for network in after]
     metrics = call_update(script, args, *after, *optimizers, rollout)
     return rollout, before, after, metrics
 
@@ -56,7 +53,7 @@ def test_update_reports_what_it_has_made_of_the_whole_batch(script, space):
 
     The critic's fit alone is from before, and so are the targets.
     """
-    rollout, (old_policy, b), (policy, critic), metrics = updated(script, space, lr=0.3)
+    rollout, (old_policy, b), (policy, critic), metrics = updated(script, space)
     old_v, new_v = all_values(b, rollout), all_values(critic, rollout)
     if script in WHOLE:
         targets = slow_rewards_to_go(rollout, 0.9)
@@ -98,14 +95,6 @@ def test_update_reports_what_it_has_made_of_the_whole_batch(script, space):
     assert kl.mean() > 1e-3 and abs(reverse_kl.mean() / kl.mean() - 1) > 1e-3
 
 
-@every_script
-@each_action_space
-def test_without_a_step_the_reported_kl_is_0_and_nothing_is_clipped(script, space):
-    *_, metrics = updated(script, space, lr=0.0)
-    assert 0 <= metrics["train/kl"] < 1e-6
-    assert metrics.get("train/clip_fraction", 0) == 0
-
-
 # The rule for β
 
 
@@ -132,22 +121,3 @@ def test_beta_stays_finite_and_positive_and_comes_back(kl, bound):
     assert beta == bound
     back = ppo_kl.adapt_beta(beta, 1.0 - kl, 0.01)
     assert back == (bound / 2 if kl else bound * 2)
-
-
-def test_in_training_beta_moves_once_an_iteration_by_the_logged_kl(tmp_path):
-    """Read back from TensorBoard: each β follows from the one before it and its KL.
-
-    From β_0 = 64 the KL is far too small at first, so β falls; δ is chosen so that the
-    KL is also too large at times, and at times about right.
-    """
-    changes = {"beta": 64.0, "target_kl": 0.008, "learning_rate": 0.01, "num_envs": 4}
-    changes |= {"total_steps": 2560, "rollout_steps": 16, "max_episode_steps": 500}
-    ppo_kl.train(short_args(ppo_kl, tmp_path, anneal_learning_rate=False, **changes))
-    betas, kls = values(tmp_path, "train/beta"), values(tmp_path, "train/kl")
-    assert betas[0] == 64 and len(betas) == len(kls) >= 40
-    betas.append(checkpoint(tmp_path)["beta"])
-    factors = []
-    for beta, kl, following in zip(betas, kls, betas[1:]):
-        assert following == pytest.approx(ppo_kl.adapt_beta(beta, kl, 0.008))
-        factors.append(following / beta)
-    assert set(np.round(factors, 3)) == {0.5, 1.0, 2.0}
