@@ -9,6 +9,8 @@ What counts everywhere is the mean over seeds of the last 100 training episodes:
 seeds and more with its 95 % bootstrap interval, of fewer with every seed's value.
 """
 
+from collections import Counter
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -128,7 +130,7 @@ def cell(values):
 
 def markdown(table):
     """A DataFrame of text as a Markdown table, with its index as first column."""
-    table = table.fillna("").rename_axis(columns=None).reset_index()
+    table = table.astype(object).fillna("").rename_axis(columns=None).reset_index()
     return table.to_markdown(index=False, disable_numparse=True)
 
 
@@ -170,12 +172,20 @@ def legend(axes):
 
 
 def results():
-    """README's small table: the grid's training returns, or the check's until then."""
+    """README's small table: the grid's training returns, or the check's until then.
+
+    Only environments with all of their runs are in it.
+    """
     try:
         rows = runs_of("grid")
     except NoRows:
         return check_by_script()
-    rows = rows[rows["env"].isin(IN_README) & (rows["script"] != "sb3_a2c")]
+    wanted = Counter(env for _, env, *_ in set(rows_of("grid")))
+    whole = rows.groupby("env")["env"].transform("size") == rows["env"].map(wanted)
+    shown = rows["env"].isin(IN_README) & (rows["script"] != "sb3_a2c")
+    rows = rows[whole & shown]
+    if rows.empty:
+        return check_by_script()
     table = table_of(rows, "env", "script")
     return f"{markdown(table.rename(columns=NAMES))}\n\n{command('grid')}"
 
@@ -251,6 +261,9 @@ def evaluation():
 def learning(name, envs, alt):
     """A panel for each environment with the curves of all scripts."""
     rows = runs_of("grid")
+    rows = rows[rows["env"].isin(envs)]
+    if set(rows["script"]) <= set(PEERS):
+        raise NoRows
     axes = panels(len(envs) + 1)
     for ax, env in zip(axes, envs):
         for script, style in STYLES.items():
