@@ -197,15 +197,7 @@ def test_explained_variance_of_a_perfect_a_constant_and_a_worse_critic():
         assert explained_variance(prediction, constant) == 0
 
 
-# Wrong arguments. T = 3, N = 2; each case replaces one array by one that doesn't fit.
-
-RIGHT = {"rewards": (3, 2), "values": (4, 2), "terminated": (3, 2), "done": (3, 2)}
-WRONG = {
-    "rewards": [(3,), (2, 2), (3, 2, 1)],
-    "values": [(3, 2), (5, 2), (4, 1), (4,)],
-    "terminated": [(3, 1), (4, 2)],
-    "done": [(2, 3), (1, 2)],
-}
+# Wrong arguments
 
 
 def to_go(rewards, values, terminated, done, gamma, _):
@@ -213,14 +205,16 @@ def to_go(rewards, values, terminated, done, gamma, _):
 
 
 def test_shapes_that_do_not_fit_raise_value_error():
-    arrays = {name: np.zeros(shape) for name, shape in RIGHT.items()}
+    """With T = 3 and N = 2, one array at a time."""
+    fit = {"rewards": (3, 2), "values": (4, 2), "terminated": (3, 2), "done": (3, 2)}
+    wrong = [("rewards", (3,)), ("rewards", (3, 2, 1)), ("done", (2, 3))]
+    more = [("values", (3, 2)), ("values", (4, 1)), ("terminated", (3, 1))]
     for function in to_go, n_step_returns, generalized_advantages:
-        assert function(*arrays.values(), 0.9, 1).shape == (3, 2)  # these fit
-        for name in ["rewards", "done"] if function is to_go else WRONG:
-            for shape in WRONG[name]:
-                wrong = arrays | {name: np.zeros(shape)}
-                with pytest.raises(ValueError, match="shape|must be"):
-                    function(*wrong.values(), 0.9, 1)
+        arrays = {name: np.zeros(shape) for name, shape in fit.items()}
+        assert function(*arrays.values(), 0.9, 1).shape == (3, 2)
+        for name, shape in wrong if function is to_go else wrong + more:
+            with pytest.raises(ValueError, match="shape|must be"):
+                function(*(arrays | {name: np.zeros(shape)}).values(), 0.9, 1)
     with pytest.raises(ValueError, match="shapes differ"):
         explained_variance(np.zeros((3, 1)), np.zeros(3))  # would broadcast to (3, 3)
 

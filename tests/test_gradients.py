@@ -51,16 +51,11 @@ def ascent(network):
     return -torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
 
 
-def run_update(script, policy, critic, rollout, lr=0.0, **changes):
-    """update() with SGD for both networks; its metrics."""
+def gradients(script, policy, critic, rollout, lr=0.0, **changes):
+    """What update() with SGD leaves as the networks' gradients, the last step's."""
     optimizers = [torch.optim.SGD(net.parameters(), lr) for net in (policy, critic)]
     args = plain_args(script, rollout, **changes)
-    return call_update(script, args, policy, critic, *optimizers, rollout)
-
-
-def gradients(script, policy, critic, rollout, lr=0.0, **changes):
-    """What update() leaves as the gradients of the networks, the last step's."""
-    run_update(script, policy, critic, rollout, lr, **changes)
+    call_update(script, args, policy, critic, *optimizers, rollout)
     return [ascent(policy)] + ([] if script is reinforce else [ascent(critic)])
 
 
@@ -187,7 +182,7 @@ def test_the_critic_takes_all_its_steps_towards_the_same_targets(script):
         vector_to_parameters(moved, slow_critic.parameters())
     start = parameters_to_vector(policy.parameters()).detach()
     flags = {"critic_epochs": 4, "advantage": "gae", "gae_lambda": 0.8}
-    run_update(script, policy, critic, rollout, lr=0.125, **flags)
+    gradients(script, policy, critic, rollout, lr=0.125, **flags)
     for found, expected in zip(critic.parameters(), slow_critic.parameters()):
         assert_close(found, expected)
     step = parameters_to_vector(policy.parameters()) - start
@@ -363,7 +358,7 @@ def test_each_network_moves_by_its_own_gradient_cut_to_the_bound(script):
                 parameter.grad = torch.full_like(parameter, 1e3)  # of an earlier step
         start = [parameters_to_vector(network.parameters()) for network in pair]
         start = [vector.detach().clone() for vector in start]
-        run_update(script, *pair, rollout, lr=0.125, max_grad_norm=bound)
+        gradients(script, *pair, rollout, lr=0.125, max_grad_norm=bound)
         end = [parameters_to_vector(network.parameters()) for network in pair]
         return [after.detach() - before for before, after in zip(start, end)]
 

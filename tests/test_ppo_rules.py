@@ -113,11 +113,9 @@ def test_beta_doubles_from_three_halves_of_delta_and_halves_up_to_two_thirds():
             assert ppo_kl.adapt_beta(3.0, kl, delta) == 3.0 * factor
 
 
-@pytest.mark.parametrize("kl, bound", [(1.0, 1e6), (0.0, 1e-6)])
-def test_beta_stays_finite_and_positive_and_comes_back(kl, bound):
-    beta = 1.0
-    for _ in range(3000):  # without bounds this is infinite, or 0 forever
-        beta = ppo_kl.adapt_beta(beta, kl, 0.01)
-    assert beta == bound
-    back = ppo_kl.adapt_beta(beta, 1.0 - kl, 0.01)
-    assert back == (bound / 2 if kl else bound * 2)
+def test_beta_stays_finite_and_positive_and_comes_back():
+    """Without bounds it would be infinite at last, or 0 for ever."""
+    assert ppo_kl.adapt_beta(1e6, 1.0, 0.01) == 1e6
+    assert ppo_kl.adapt_beta(1e6, 0.0, 0.01) == 5e5
+    assert ppo_kl.adapt_beta(1e-6, 0.0, 0.01) == 1e-6
+    assert ppo_kl.adapt_beta(1e-6, 1.0, 0.01) == 2e-6

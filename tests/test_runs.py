@@ -1,13 +1,12 @@
 """What a run leaves behind: history, log, checkpoint; and what is made of them later.
 
 Most is read off one training run of each script on the counting environment, whose
-returns 1 + 2 + ... + n have another median than mean. A clock that ticks once a call
-stands in for the real one.
+returns 1 + 2 + ... + n have another median than mean.
 """
 
 import io
+import itertools
 import math
-import runpy
 import subprocess
 import sys
 from collections import deque
@@ -24,7 +23,6 @@ from support import (
     WITH_V,
     assert_equal,
     checkpoint,
-    each,
     every_script,
     scalars,
     short_args,
@@ -53,12 +51,6 @@ SCALARS = {
     "time/steps_per_second": SCRIPTS,
 }
 GLOBAL_SETTINGS = "set_num_threads", "set_default_dtype", "use_deterministic_algorithms"
-
-
-def ticking_clock():
-    """A module time whose perf_counter() is a second later at each call."""
-    ticks = iter(range(100, 10**9))
-    return SimpleNamespace(perf_counter=lambda: next(ticks))
 
 
 @pytest.fixture(scope="module", params=SCRIPTS, ids=lambda s: s.__name__)
@@ -178,25 +170,6 @@ def test_everything_is_closed_at_the_end_and_no_setting_of_torch_has_changed(run
     assert not any(run.calls[name] for name in GLOBAL_SETTINGS)
 
 
-@each([reinforce, ppo_clip])
-def test_an_error_closes_everything_too(script, tmp_path, monkeypatch):
-    def broken(*given):
-        raise ZeroDivisionError
-
-    COPIES.clear()
-    opened = watch(monkeypatch, script, "open_log")
-    monkeypatch.setattr(script, "update", broken)
-    with pytest.raises(ZeroDivisionError):
-        script.train(short_args(script, tmp_path, env="Counting-v0"))
-    assert COPIES and all(env.closed for env in COPIES)
-    writer, bar = opened[0][1]
-    assert writer.all_writers is None and bar.disable
-    assert not (tmp_path / "checkpoint.pt").exists()
-
-
-# The log, with a writer that keeps what it is given
-
-
 def test_the_arguments_are_shown_as_text(tmp_path, monkeypatch):
     texts = watch(monkeypatch, ppo_clip.SummaryWriter, "add_text")
     args = short_args(ppo_clip, tmp_path)
@@ -226,12 +199,6 @@ def test_log_shows_progress_and_remarks_once_that_no_episode_has_ended(capsys):
     assert capsys.readouterr().out.count("--max-episode-steps") == 1
     logged({}, [(12.34, 5)], 25_000, bar)
     assert "return 12.3" in str(bar)
-
-
-def test_metrics_that_are_not_finite_are_named():
-    for value in math.nan, math.inf:
-        with pytest.raises(FloatingPointError, match="train/entropy"):
-            logged({"train/kl": 0.5, "train/entropy": value})
 
 
 # The same seed, the same numbers
@@ -330,7 +297,8 @@ def test_after_resuming_the_curves_go_on(script, tmp_path, monkeypatch):
     for path in tmp_path.glob("events*"):  # TensorBoard orders files by their second
         path.rename(path.with_name(path.name.replace("tfevents.1", "tfevents.0")))
     resumed = script.parse_args(["--resume", str(tmp_path)])
-    monkeypatch.setattr(script, "time", ticking_clock())
+    clock = SimpleNamespace(perf_counter=itertools.count(100).__next__)
+    monkeypatch.setattr(script, "time", clock)  # a second later at each call
     _, history = script.train(resumed)
     curves = scalars(tmp_path)
     steps = [step for step, _ in curves["train/kl"]]
@@ -466,14 +434,6 @@ def test_the_last_line_is_mean_and_std(tmp_path, monkeypatch, capsys):
     ppo_clip.main(short_flags(ppo_clip, tmp_path))
     *_, result = capsys.readouterr().out.splitlines()
     assert result == "CartPole-v1: return 4.0 ± 3.6 over 3 episodes"
-
-
-def test_a_script_uses_one_thread_of_torch(monkeypatch):
-    calls = watch(monkeypatch, torch, "set_num_threads")
-    monkeypatch.setattr(sys, "argv", ["ppo_clip.py", "--help"])
-    with pytest.raises(SystemExit, match="0"):
-        runpy.run_path(str(ROOT / "ppo_clip.py"), run_name="__main__")
-    assert calls == [((1,), None)]
 
 
 def test_a_script_runs_as_a_process_and_says_nothing_but_what_it_should(tmp_path):
