@@ -172,9 +172,9 @@ def legend(axes):
 
 
 def results():
-    """README's small table: the grid's training returns, or the check's until then.
+    """README's small table: the grid's environments that have all of their runs.
 
-    Only environments with all of their runs are in it.
+    Until the first three of them have, it is the check of the defaults.
     """
     try:
         rows = runs_of("grid")
@@ -184,7 +184,7 @@ def results():
     whole = rows.groupby("env")["env"].transform("size") == rows["env"].map(wanted)
     shown = rows["env"].isin(IN_README) & (rows["script"] != "sb3_a2c")
     rows = rows[whole & shown]
-    if rows.empty:
+    if not set(IN_README[:3]) <= set(rows["env"]):
         return check_by_script()
     table = table_of(rows, "env", "script")
     return f"{markdown(table.rename(columns=NAMES))}\n\n{command('grid')}"

@@ -94,7 +94,7 @@ def test_readme_s_notebook_runs(tmp_path, monkeypatch):
 
 
 def test_the_table_beyond_the_lecture_names_flags_and_functions_that_exist():
-    table = README.split("## Beyond the lecture")[1].split("```")[0]
+    table = README.split("## Beyond the lecture")[1].split("\n## ")[0]
     script = (ROOT / "ppo_kl.py").read_text(encoding="utf-8")
     sources = "".join((ROOT / f"{x}.py").read_text(encoding="utf-8") for x in SCRIPTS)
     for text in re.findall(r"`([^`]+)`", table):
@@ -107,7 +107,7 @@ def test_the_table_beyond_the_lecture_names_flags_and_functions_that_exist():
 
 def test_the_defaults_that_readme_names_are_those_of_the_scripts():
     args = importlib.import_module("vpg_baseline").parse_args([])
-    table = README.split("## Beyond the lecture")[1].split("```")[0]
+    table = README.split("## Beyond the lecture")[1].split("\n## ")[0]
     assert f"gradient norm at most {args.max_grad_norm}" in table
     assert f"Σσ² = {args.initial_variance}" in table
     assert f"γ = {args.gamma}" in table
