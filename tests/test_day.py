@@ -286,21 +286,6 @@ def test_an_environment_that_draws_from_random_and_from_numpy_is_seeded(mode, tm
     assert runs[0][1] != runs[2][1]
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of NumPy, in statistics
-@pytest.mark.parametrize(
-    "script, faults",
-    [
-        (reinforce, ["reward=1e30", "observation=1e30", "no_rewards"]),
-        (ppo_clip, ["reward=1e-300", "constant", "one_step"]),
-    ],
-)
-def test_strange_numbers_that_are_finite_are_learnt_from(script, faults, tmp_path):
-    for fault in faults:
-        train(script, tmp_path / fault, fault=fault, continuous=script is ppo_clip)
-        saved = checkpoint(tmp_path / fault)
-        assert all_finite(saved) and saved["steps"] >= 200
-
-
 # ------------------------------------------------------------------------- own copies
 
 
@@ -410,35 +395,6 @@ def test_main_leaves_signals_hooks_and_torch_as_they_were(tmp_path, monkeypatch)
 def hear_ctrl_c():
     """Also where the tests run in the background, whose processes ignore it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-@pytest.mark.slow
-@posix
-def test_after_a_script_IPython_survives_ctrl_c_and_shows_errors_of_threads(tmp_path):
-    """The script is ended by Ctrl-C itself, and then the shell is given it."""
-    pytest.importorskip("IPython", reason="needs IPython")
-    argv = flags(ppo_clip, tmp_path / "run", env="faulty:Faulty-v0", fault="interrupts")
-    typed = f"""%run {ROOT / "ppo_clip.py"} {shlex.join([*argv, "--seed", "7"])}
-import os, signal, threading
-os.kill(os.getpid(), signal.SIGINT)
-threading.Thread(target=lambda: 1 / 0).start()
-print("still", 6 * 7)
-"""
-    command = "-m IPython --simple-prompt --no-banner --colors=NoColor".split()
-    shell = subprocess.run(
-        [sys.executable, *command],
-        input=typed,
-        capture_output=True,
-        text=True,
-        preexec_fn=hear_ctrl_c,
-        timeout=120,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(TESTS), "IPYTHONDIR": str(tmp_path)},
-    )
-    shown = shell.stdout + shell.stderr
-    assert "interrupted" in shown and shown.count("KeyboardInterrupt") >= 2
-    assert "still 42" in shown and "ZeroDivisionError" in shown
-    assert shell.returncode == 0
 
 
 @every_script
@@ -718,23 +674,6 @@ def saved(tmp_path_factory):
 def test_a_run_that_is_complete_asks_for_more_steps(saved, capsys):
     line = refused(capsys, ["--resume", saved])
     assert str(saved) in line and "raise --total-steps" in line
-
-
-def test_a_damaged_checkpoint_is_refused_or_loads(saved, tmp_path):
-    """Cut off somewhere, or with a bit flipped, which may be one of a number's."""
-    contents = (saved / "checkpoint.pt").read_bytes()
-    rng, path, refused = random.Random(0), tmp_path / "checkpoint.pt", 0
-    for k in range(60):
-        damaged, place = bytearray(contents), rng.randrange(len(contents))
-        damaged[place] ^= 1 << rng.randrange(8)
-        path.write_bytes(contents[:place] if k % 3 == 0 else damaged)
-        try:
-            ppo_clip.load_checkpoint(path)
-            assert k % 3 > 0
-        except ppo_clip.UsageError as error:
-            assert f"cannot load {path}" in str(error)
-            refused += 1
-    assert 25 < refused < 60
 
 
 class Harmful:
