@@ -1,9 +1,8 @@
 """common.py against cases worked by hand and against slow loops that are plainly right.
 
-The slow loops take one row at a time and add up the lecture's sums term by term. They
-are compared on random batches that hold everything a rollout can hold: terminated and
-truncated episodes, both at once, several episodes in a column, reset rows in between,
-an episode cut off by the border of the batch.
+They are compared on random batches that hold all that a rollout can hold: terminated
+and truncated episodes, both at once, several in a column, reset rows in between, an
+episode cut off by the border of the batch.
 """
 
 import math
@@ -100,11 +99,7 @@ def test_rewards_to_go_and_n_step_returns_are_what_a_slow_loop_adds_up():
 
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.95, 1.0])
 def test_generalized_advantages_blend_the_n_step_advantages(lam):
-    """(1-λ) (Â^(1) + λ Â^(2) + λ² Â^(3) + ...), where the last one gets what is left.
-
-    With K steps to the end of the piece, Â^(n) is the same for all n >= K, and their
-    weights (1-λ) (λ^{K-1} + λ^K + ...) add up to λ^{K-1}.
-    """
+    """(1-λ) (Â^(1) + λ Â^(2) + ...), where the last one gets what is left."""
     for batch in BATCHES:
         targets = generalized_advantages(*data(batch), 0.9, lam) + batch.values[:-1]
         check(targets, slow_targets(batch, batch.values, 0.9, lam=lam))

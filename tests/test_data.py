@@ -1,9 +1,8 @@
 """What the scripts learn from: every step once, and nothing that is not a step.
 
-The counting environment says in its observation which episode and which step it is in,
-and keeps a diary of the steps that it took. Whatever the rollouts hold is compared with
-the diaries. What the scripts share word for word (test_shared_text.py) is tested in one
-of them.
+The counting environment shows which episode and which step it is in, and keeps a diary
+of its steps, with which rollouts are compared. What the scripts share word for word
+(test_shared_text.py) is tested in one of them.
 """
 
 from types import SimpleNamespace
@@ -60,9 +59,8 @@ def lines(rollout, copy):
 def test_valid_rows_of_partial_trajectories_are_the_steps_taken(script, tmp_path):
     """None is lost between two rollouts, none is in twice, none is made up.
 
-    The row after a step is what it led to, also at an episode's end: the same episode,
-    one step on. The row after an end is masked, also in the next rollout. What counts
-    as steps and as episodes are the real ones, with their raw returns.
+    The row after a step is what it led to, also at an episode's end. The row after an
+    end is masked, also in the next rollout. Only real steps and episodes count.
     """
     args = raw_args(script, tmp_path, num_envs=3, rollout_steps=7)
     rollouts, _ = train_and_watch(script, args)
@@ -86,8 +84,7 @@ def test_valid_rows_of_partial_trajectories_are_the_steps_taken(script, tmp_path
 def test_each_copy_gives_exactly_its_first_whole_trajectory(script, tmp_path):
     """From the reset to the end: never cut, never left out for being long.
 
-    The steps after it are simulated, so they are paid for, though nobody learns from
-    them. Keeping those that finish first would meet the short ones more often.
+    The steps after it are counted, though nobody learns from them.
     """
     args = raw_args(script, tmp_path, num_envs=3)
     rollouts, _ = train_and_watch(script, args)

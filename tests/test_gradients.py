@@ -1,13 +1,10 @@
 """The gradients that the five scripts follow, each found in a second way.
 
-update() is called on hand-made rollouts, with optimisers that stay where they are. What
-it leaves in .grad is then the gradient of the loss, and its negative the gradient ĝ of
-the lecture. That is compared with a loop over single rows and with finite differences
-of objectives that are written down here once more. (That the mean of ĝ over all
-trajectories is ∇J is shown in tests/lecture.)
-
-The networks are the scripts' own, in double precision. The scripts keep advantages as
-32-bit floats, so equal means equal to about 1e-7.
+update() is called on random rollouts. What it leaves in .grad is the gradient of the
+loss, and its negative the gradient ĝ of the lecture. That is compared with a loop over
+single rows and with finite differences of objectives that are written down here once
+more. The networks are the scripts' own, in double precision; advantages are 32-bit
+floats there, so equal means equal to about 1e-7.
 """
 
 import copy
@@ -210,8 +207,7 @@ def test_an_epochs_minibatches_are_of_equal_size(script, minibatch_size, sizes):
     """23 rows in minibatches of 6: three, and no remainder of 5 with a step of its own.
 
     At rest, the mean of an epoch's gradients, each weighted by its rows, is that of the
-    batch. So it is with normalised advantages, as it is the batch's mean and deviation
-    that normalise them, not each minibatch's own. Every epoch has another order.
+    batch; so the batch's mean and deviation normalise advantages, not a minibatch's.
     """
     rollout = random_rollout(script, T=8, N=3)
     valid = np.arange(24).reshape(8, 3) > 0
@@ -257,8 +253,7 @@ class MoveThenStay(torch.optim.SGD):
 def move_away(script, space, seed, **flags):
     """Two epochs with one random step between them; the gradient after it is left.
 
-    Returns θ_k's policy, the moved one and, for the valid rows, the observations, the
-    actions and the advantages by the slow loop.
+    Returns the old and the moved policy, and obs, actions, advantages of valid rows.
     """
     rollout = random_rollout(script, space, seed)
     policy, critic = networks(script, space, seed)
@@ -343,10 +338,7 @@ def test_the_entropy_bonus_adds_the_gradient_of_the_entropy(script, space):
 
 @every_script
 def test_each_network_moves_by_its_own_gradient_cut_to_the_bound(script):
-    """The direction stays; a gradient below the bound stays altogether.
-
-    The steps are taken with the cut gradient, and with that of this step alone.
-    """
+    """The direction stays; a gradient below the bound, too; earlier ones are gone."""
     rollout = random_rollout(script)
 
     def moves(bound):

@@ -49,11 +49,9 @@ class Identity(gym.Env):
 gym.register("DiscreteIdentity-v0", lambda: Identity(Discrete(4), Discrete(4, start=5)))
 gym.register("BoxIdentity-v0", lambda: Identity(Box(10, 14, (2,)), Box(10, 14, (2,))))
 
-# A linear policy is enough, and large steps make it quick. No action has consequences:
-# γ = 0.9 and γ = 0 have the same solution, and γ = 0 less noise. The Box is far from 0,
-# where policies begin: actions must be stretched to its bounds. Mean rewards: the best
-# policy gets 1 and 0, random actions 1/4 and -4/3 (the distance of two random points is
-# a third of the interval), the worst of ten seeds of all scripts 1 and -0.44.
+# A linear policy is enough, and large steps make it quick. The Box is far from 0, where
+# policies begin: actions must be stretched to its bounds. Mean rewards: the best policy
+# gets 1 and 0, random actions 1/4 and -4/3, the worst of ten seeds 1 and -0.44.
 PROBLEMS = {  # γ, steps, mean reward to reach
     "DiscreteIdentity-v0": (0.9, 2048, 0.95),
     "BoxIdentity-v0": (0.0, 3072, -0.7),

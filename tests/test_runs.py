@@ -60,9 +60,8 @@ def run(request, tmp_path_factory):
     COPIES.clear()
     folder = tmp_path_factory.mktemp(script.__name__) / "run"
     changes = {"env": "Counting-v0", "num_envs": 8, "rollout_steps": 20}
-    changes |= {"total_steps": 1200, "checkpoint_every": 300}
-    changes |= {"beta": 16.0, "target_kl": 0.002}
-    args = short_args(script, folder, **changes)
+    changes |= {"total_steps": 1200, "checkpoint_every": 300, "beta": 16.0}
+    args = short_args(script, folder, target_kl=5e-5, **changes)
     last_logged, save = [], script.save_checkpoint
 
     def look_at_log_and_save(*given, **more):
@@ -107,20 +106,19 @@ def test_every_iteration_is_logged_to_the_last_with_every_scalar_of_the_script(r
     if run.script is ppo_kl:
         betas = [beta for _, beta in run.scalars["train/beta"]] + [run.saved["beta"]]
         kls = [kl for _, kl in run.scalars["train/kl"]]
-        following = [ppo_kl.adapt_beta(*pair, 0.002) for pair in zip(betas, kls)]
-        assert betas == pytest.approx([16.0, *following]) and len(set(betas)) > 2
+        following = [ppo_kl.adapt_beta(*pair, 5e-5) for pair in zip(betas, kls)]
+        assert betas == pytest.approx([16.0, *following])
+        assert {0.5, 2.0} <= {after / beta for beta, after in zip(betas, following)}
 
 
 def test_the_logged_return_and_length_are_means_of_the_last_hundred_episodes(run):
     """Over the whole run and not the last iteration; not a median; raw."""
+    points = zip(*(run.scalars[f"rollout/episode_{x}"] for x in ("return", "length")))
     episodes = []
-    for k, rollout in enumerate(run.rollouts):
+    for rollout, ((_, mean_return), (_, mean_length)) in zip(run.rollouts, points):
         episodes += rollout.episodes
         means = np.mean(episodes[-100:], axis=0)
-        found = [
-            run.scalars[f"rollout/episode_{x}"][k][1] for x in ("return", "length")
-        ]
-        assert found == pytest.approx(means)
+        assert [mean_return, mean_length] == pytest.approx(means)
     assert abs(means[0] - np.mean(episodes, axis=0)[0]) > 0.05
 
 
@@ -410,20 +408,6 @@ def test_an_evaluation_is_shown_in_a_window_or_filmed_as_a_whole(tmp_path, monke
     modes = [options.pop("render_mode", None) for options in asked]
     assert modes == [None, "human", "rgb_array"]
     assert asked == [{"num_envs": 1, "training": False}] * 3
-
-
-@pytest.mark.slow
-def test_three_episodes_are_three_films(tmp_path, monkeypatch):
-    """Frames are drawn in memory, so no display is needed."""
-    for package in "moviepy", "pygame":
-        pytest.importorskip(package)
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    changes = {"eval_episodes": 3, "max_episode_steps": 9, "video": str(tmp_path / "f")}
-    args = short_args(ppo_clip, tmp_path / "run", **changes)
-    train_n_iterations(ppo_clip, args, 1)
-    ppo_clip.evaluate(args, args.run_dir)
-    films = list((tmp_path / "f").glob("*.mp4"))
-    assert len(films) == 3 and all(path.stat().st_size > 1000 for path in films)
 
 
 # Scripts as they are run
