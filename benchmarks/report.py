@@ -301,16 +301,18 @@ def behind():
     rows, lines = runs_of("grid"), []
     pairs = [*zip(SCRIPTS[1:], SCRIPTS), ("ppo_kl", "sb3_ppo"), ("ppo_clip", "sb3_ppo")]
     for script, other in pairs:
-        found = []
+        found, compared = [], 0
         for env, here in rows.groupby("env", sort=False):
             of = here.groupby("script")["last_100"]
             values = {name: returns.to_numpy() for name, returns in of}
             if script in values and other in values:
+                compared += 1
                 a, b = values[script], values[other]
                 if a.mean() < b.mean():
                     found.append(f"**{env}**" if clearly_below(a, b) else env)
         text = ", ".join(found) or "nowhere"
-        lines.append(f"- {NAMES[script]} behind {NAMES[other]}: {text}.")
+        where = f"{text}, of {compared} environments"
+        lines.append(f"- {NAMES[script]} behind {NAMES[other]}: {where}.")
     return "\n".join(lines)
 
 
