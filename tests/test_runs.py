@@ -7,6 +7,7 @@ returns 1 + 2 + ... + n have another median than mean.
 import io
 import itertools
 import math
+import runpy
 import subprocess
 import sys
 from collections import deque
@@ -418,6 +419,14 @@ def test_the_last_line_is_mean_and_std(tmp_path, monkeypatch, capsys):
     ppo_clip.main(short_flags(ppo_clip, tmp_path))
     *_, result = capsys.readouterr().out.splitlines()
     assert result == "CartPole-v1: return 4.0 ± 3.6 over 3 episodes"
+
+
+def test_a_script_uses_one_thread_of_torch(monkeypatch):
+    calls = watch(monkeypatch, torch, "set_num_threads")
+    monkeypatch.setattr(sys, "argv", ["ppo_clip.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(ROOT / "ppo_clip.py"), run_name="__main__")
+    assert calls == [((1,), None)]
 
 
 def test_a_script_runs_as_a_process_and_says_nothing_but_what_it_should(tmp_path):
