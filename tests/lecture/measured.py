@@ -1,12 +1,6 @@
 """What both the tests of this folder and benchmarks/figures.py measure.
 
-C4: bias and variance of the blends between TD and Monte Carlo, exactly.
-C6: the KL divergence that ppo_kl.update logs after a given step.
-C7 and C20: a policy of one parameter that walks a corridor, and learns by the scripts'
-    own updates.
-C8 to C14: L_π(π'), and the C √KL of the bound on its error, exactly.
-C15: two policies that differ slightly, and the variance of their weights, exactly.
-C17 to C19: real runs on CartPole-v1.
+All but the real runs at the end is exact, or learns by the scripts' own updates.
 """
 
 import copy
@@ -29,7 +23,6 @@ from common import generalized_advantages, n_step_returns, normalize
 
 # C4: 20 random problems of up to four steps, and a critic V that has learnt half of
 # V^π. Expectations are sums over all 340 trajectories of a problem.
-
 GAMMA, STATES = 0.9, 8
 N_STEPS = 1, 2, 3, math.inf  # 4 is ∞: no episode is longer
 LAMBDAS = 0.0, 0.25, 0.5, 0.75, 1.0
@@ -93,14 +86,11 @@ def bias_and_variance(kind, settings, **critic):
     return biases, variances
 
 
-# C6
-
-
-def logged_kl(old, new, states=(0,)):
+def logged_kl(old, new, states=(0,), **kind):
     """D̄_KL as ppo_kl.update logs it when its step leads from logits old to new."""
     steps = len(states)
     walk = tabular.Trajectory([*states, 0], [0] * steps, np.zeros(steps), False)
-    _, metrics = tabular.update_at(ppo_kl, old, new, walk)
+    _, metrics = tabular.update_at(ppo_kl, old, new, [walk], **kind)
     return metrics["train/kl"]
 
 
@@ -133,11 +123,12 @@ def sigmoid(theta):
 def J(theta):
     """Expected return of an episode, exactly: minus the probability to be inside."""
     p = sigmoid(theta)
-    transitions = np.array([[1 - p, p, 0], [p, 0, 1 - p], [0, 1 - p, 0]])
-    inside, total = np.array([1.0, 0.0, 0.0]), 0.0
+    left, middle, right = 1.0, 0.0, 0.0  # probabilities of the three places
+    total = 0.0
     for _ in range(HORIZON):
-        total -= inside.sum()
-        inside = inside @ transitions
+        total -= left + middle + right
+        moved = middle * p + left * (1 - p), left * p + right * (1 - p)
+        left, middle, right = *moved, middle * (1 - p)
     return total
 
 
@@ -153,7 +144,7 @@ def walk_corridor(theta, rng, m=128, scale=1.0):
         place = np.where(valid[t], moved, place)
         done[t] = place == 3
     done[-1] = True  # the horizon is the end, as in the lecture's sums
-    obs = np.zeros((HORIZON + 1, m, 1), dtype=np.float32)
+    obs = np.zeros((HORIZON + 1, m, 1), dtype=np.float32)  # always the same state
     rewards = np.full((HORIZON, m), -scale)
     fields = obs, actions, rewards, done, done, valid
     return vpg_baseline.Rollout(*fields, episodes=[], num_steps=int(valid.sum()))
@@ -171,30 +162,18 @@ class SigmoidPolicy(nn.Module):
         return Categorical(logits=logits.expand(len(obs), 2), validate_args=False)
 
 
-class Constant(nn.Module):
-    """V(s), one number for all states."""
-
-    def __init__(self):
-        super().__init__()
-        self.value = nn.Parameter(torch.zeros(1))
-
-    def forward(self, obs):
-        return self.value.expand(len(obs))
-
-
-def learn(
-    script, alpha, seed, iterations, flags="", optimizer=SGD, theta=SLOPE, **batch
-):
+def learn(script, alpha, seed, iterations, flags="", method=SGD, theta=SLOPE, **batch):
     """θ_0, θ_1, ... by the script's update with step size α; batch: see walk_corridor.
 
     V becomes the mean of the returns by one step of SGD with step size 0.5.
     """
     flags = f"{PLAIN} {FLAGS[script]} {flags} --total-steps 1e9"
     args = script.parse_args(flags.split())
+    policy, critic = SigmoidPolicy(theta), nn.Sequential(nn.Linear(1, 1), nn.Flatten(0))
+    nn.init.zeros_(critic[0].bias)  # V, one number for all states
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    policy, critic = SigmoidPolicy(theta), Constant()
-    optimizers = optimizer(policy.parameters(), alpha), SGD(critic.parameters(), 0.5)
+    optimizers = method(policy.parameters(), alpha), SGD(critic.parameters(), 0.5)
     beta = [args.beta] if script is ppo_kl else []
     thetas = [theta]
     for _ in range(iterations):
@@ -205,14 +184,6 @@ def learn(
             beta = [ppo_kl.adapt_beta(*beta, metrics["train/kl"], args.target_kl)]
         thetas.append(policy.theta.item())
     return np.array(thetas)
-
-
-def learning_curve(*run, **settings):
-    """J(θ_0), J(θ_1), ... of learn()."""
-    return np.array([J(theta) for theta in learn(*run, **settings)])
-
-
-# C8 to C11 and C14
 
 
 def surrogate(pi, new, A):
@@ -233,9 +204,6 @@ def improvement_and_penalty(mdp, pi):
         return d @ gain / (1 - gamma), C * np.sqrt(kl)
 
     return of
-
-
-# C15
 
 
 def close_policies(seed, difference=0.15):
@@ -263,8 +231,6 @@ def weight_variances(mdp, pi, other, horizon):
         product.append(square.sum() - 1)
     return np.array(product), np.array(single)
 
-
-# C17 to C19
 
 # more iterations in a short run than with the defaults
 SHORT = "--rollout-steps 128 --epochs 10 --learning-rate 1e-3 --gae-lambda 0.97"
@@ -313,17 +279,9 @@ def along_the_update(args, before, after, rollout, values, alphas):
             nn.utils.vector_to_parameters(theta, policy.parameters())
             new = policy.distribution(obs)
             ratio = (new.log_prob(actions) - old.log_prob(actions)).exp()
-            clipped, unclipped = (
+            gains = [
                 ppo_clip.clipped_surrogate(ratio, advantages, epsilon).mean().item()
-                for epsilon in (args.clip_epsilon, math.inf)
-            )
-            rows.append((unclipped, clipped, kl_divergence(old, new).mean().item()))
+                for epsilon in (math.inf, args.clip_epsilon)
+            ]
+            rows.append((*gains, kl_divergence(old, new).mean().item()))
     return np.array(rows).T
-
-
-def return_after(steps, script, seed, run_dir, flags=""):
-    """Mean return of the last 20 training episodes of a run of so many steps."""
-    flags = f"--seed {seed} --total-steps {steps} {flags}"
-    args = script.parse_args([*flags.split(), "--run-dir", str(run_dir)])
-    _, history = script.train(args)
-    return np.mean([episode_return for _, episode_return in history[-20:]])

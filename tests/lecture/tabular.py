@@ -7,8 +7,7 @@ Arrays are NumPy, float64; states are 0 ... S-1, and S is the end of an episode:
     mu    (S,)       distribution of the first state
     pi    (S, A)     a policy, pi[s, a] = π(a|s)
 
-The second half of this file hands such problems to the scripts: a policy and a value
-function that are tables, and rollouts made of given trajectories.
+The second half hands such problems to the scripts, as tables and as rollouts.
 """
 
 import math
@@ -107,9 +106,12 @@ class Trajectory(NamedTuple):
         return np.cumsum(self.rewards[::-1])[::-1]
 
     def weighted_scores(self, pi, weights):
-        """Σ_t ∇ log π(a_t|s_t) weights[t], as (S, A)."""
-        steps = zip(self.states, self.actions, weights)
-        return sum(score(pi, s, a) * weight for s, a, weight in steps)
+        """Σ_t ∇ log π_θ(a_t|s_t) weights[t] for a tabular softmax policy, as (S, A)."""
+        total = np.zeros_like(pi)
+        for s, a, weight in zip(self.states, self.actions, weights):
+            total[s] -= weight * pi[s]  # ∇ log π(a|s): in row s, 1 at a, less π(·|s)
+            total[s, a] += weight
+        return total
 
 
 def random_mdp(rng, states, actions, gamma):
@@ -159,14 +161,6 @@ def softmax(logits):
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def score(pi, s, a):
-    """∇_θ log π_θ(a|s) of a tabular softmax policy: in row s, 1 at a, less π(·|s)."""
-    gradient = np.zeros_like(pi)
-    gradient[s] = -pi[s]
-    gradient[s, a] += 1
-    return gradient
-
-
 def kl_per_state(p, q):
     """D_KL(p‖q)[s] = Σ_a p(a|s) log(p(a|s) / q(a|s)), as (S,)."""
     return (p * np.log(p / q)).sum(axis=1)
@@ -205,11 +199,7 @@ class SoftmaxPolicy(nn.Module):
 
 
 class TableValues(nn.Module):
-    """V(s) for one-hot observations, float64.
-
-    At the end of an episode V is 0 by definition. The table holds 7 there, so that code
-    that asks the table makes a mistake that shows.
-    """
+    """V(s) for one-hot observations, float64; at the end, where V is 0, a wrong 7."""
 
     def __init__(self, values):
         super().__init__()
@@ -299,28 +289,22 @@ class MoveTo:
             self.parameter.copy_(self.place)
 
 
-def update_at(script, old, new, tau, values=None, **changes):
-    """ĝ (S, A) of a PPO's update on τ at logits new, and its metrics; π_k has old.
+def update_at(script, old, new, trajectories, values=None, kind=SoftmaxPolicy, **flags):
+    """ĝ (S, A) of the last epoch of script.update, and its metrics; π_k has logits old.
 
-    The first of two epochs moves the policy to new, and the second one keeps it there:
-    the gradient that remains is that of the second. V is 0 unless values are given.
+    The first step moves the policy to new, where a second epoch finds and leaves it.
     """
-    policy = SoftmaxPolicy(old)
-    optimizer = MoveTo(policy.logits, SoftmaxPolicy(new).logits)
-    args = exact_args(script, epochs=2, **changes)
-    rollout = make_rollout([tau], len(old))
+    policy = kind(old)
+    optimizer = MoveTo(policy.logits, kind(new).logits)
+    args = exact_args(script, num_envs=len(trajectories), **flags)
+    rollout = make_rollout(trajectories, len(old))
     metrics = run_update(script, args, policy, optimizer, rollout, values)
     return -policy.logits.grad.numpy()[:-1], metrics  # the scripts minimise -objective
 
 
-def estimate(script, logits, trajectories, values=None, **changes):
-    """ĝ (S, A) as script.update computes it on this batch; no step is taken."""
-    policy = SoftmaxPolicy(logits)
-    stay = torch.optim.SGD(policy.parameters(), lr=0.0)
-    args = exact_args(script, num_envs=len(trajectories), **changes)
-    rollout = make_rollout(trajectories, len(logits))
-    run_update(script, args, policy, stay, rollout, values)
-    return -policy.logits.grad.numpy()[:-1]
+def estimate(script, logits, trajectories, values=None, **flags):
+    """ĝ (S, A) as script.update computes it on this batch; the policy does not move."""
+    return update_at(script, logits, logits, trajectories, values, **flags)[0]
 
 
 class Estimates(NamedTuple):
@@ -337,7 +321,7 @@ class Estimates(NamedTuple):
         return np.tensordot(self.p, (self.g - self.mean()) ** 2, axes=1).sum()
 
 
-def estimates(script, mdp, logits, values=None, **changes):
+def estimates(script, mdp, logits, values=None, **flags):
     """The ĝ that script.update computes on τ alone, for every trajectory τ.
 
     It is a sum over the steps of τ; that of the scripts that average over a batch's
@@ -347,6 +331,6 @@ def estimates(script, mdp, logits, values=None, **changes):
     trajectories = mdp.all_trajectories()
     gradients = []
     for tau in trajectories:
-        gradient = estimate(script, logits, [tau], values, **changes)
+        gradient = estimate(script, logits, [tau], values, **flags)
         gradients.append(gradient * len(tau.actions) if averaged else gradient)
     return Estimates(probabilities(trajectories, softmax(logits)), np.array(gradients))

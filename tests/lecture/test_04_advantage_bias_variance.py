@@ -3,31 +3,20 @@
     R̂_t^(1) = r_t + γ V(s_{t+1}),  R̂_t^(2) = r_t + γ r_{t+1} + γ² V(s_{t+2}),  ...
     R̂_t^(∞) = r_t + γ r_{t+1} + γ² r_{t+2} + ...,    Â_t^(n) = R̂_t^(n) - V(s_t)
 
-Â^(1) has low variance and high bias, Â^(∞) high variance and low bias. λ sweeps between
-the same ends. All this is about episodes that end within the batch: where the batch
-ends first, every sum stops at its border and bootstraps there, also R̂^(∞).
-
-Bias is that of R̂^(n) against Q^π(s_t, a_t). The V(s_t) that Â^(n) subtracts is only a
+Bias is that of R̂^(n) against Q^π(s_t, a_t): the V(s_t) that Â^(n) subtracts is only a
 baseline (C1), however wrong V is. The problems, and a critic that has learnt half of
-V^π, are those of measured.py.
+V^π, are those of measured.py; their episodes end within the batch.
 """
 
 import math
 
+import measured
 import numpy as np
 import pytest
 import tabular
-from measured import (
-    GAMMA,
-    LAMBDAS,
-    N_STEPS,
-    all_blends,
-    bias_and_variance,
-    conditional_moments,
-    moments_of_all_blends,
-)
+from measured import GAMMA, N_STEPS, all_blends, bias_and_variance
 from numpy.testing import assert_allclose, assert_array_equal
-from tabular import episodic_problem, estimate, estimates, softmax
+from tabular import episodic_problem, estimate, softmax
 
 import actor_critic
 
@@ -39,16 +28,6 @@ def ahead(mdp, pi, f, steps):
     return mdp.P @ f
 
 
-# C4
-
-
-def test_C4_with_the_true_V_every_blend_is_unbiased():
-    for seed in range(3):
-        mdp, pi, _, moments = moments_of_all_blends(seed, trust=1.0)
-        for name, (_, average, _) in moments.items():
-            assert_allclose(average, mdp.advantages(pi), atol=1e-10, err_msg=name)
-
-
 def test_C4_where_a_trajectory_is_cut_every_sum_bootstraps_even_the_infinite_one():
     # three steps of a problem that never ends, as at a time limit or a batch's border
     rng = np.random.default_rng(0)
@@ -57,12 +36,12 @@ def test_C4_where_a_trajectory_is_cut_every_sum_bootstraps_even_the_infinite_one
     rollout = tabular.make_rollout(trajectories, 3)
     p = tabular.probabilities(trajectories, pi)
     for name, blend in all_blends(rollout, V).items():  # the true V: no bias
-        _, average, _ = conditional_moments(rollout, p, blend)
+        _, average, _ = measured.conditional_moments(rollout, p, blend)
         assert_allclose(average, mdp.advantages(pi), atol=1e-10, err_msg=name)
     wrong = V + rng.normal(size=3)  # R̂_0^(∞) has the error of V(s_3), times γ³
     blends = all_blends(rollout, wrong)
     first = rollout._replace(valid=np.arange(3)[:, None] == np.zeros(len(p)))
-    _, average, _ = conditional_moments(first, p, blends["n", math.inf])
+    _, average, _ = measured.conditional_moments(first, p, blends["n", math.inf])
     error = GAMMA**3 * ahead(mdp, pi, wrong - V, 3)
     target = average + wrong[:, None]
     assert_allclose(target, mdp.action_values(pi) + error, atol=1e-10)
@@ -72,61 +51,39 @@ def test_C4_where_a_trajectory_is_cut_every_sum_bootstraps_even_the_infinite_one
         assert_array_equal(blend, blends[name])
 
 
-def test_C4_with_a_wrong_V_bias_falls_with_n_and_variance_rises(report):
-    bias, variance = bias_and_variance("n", N_STEPS)
-    report(C4_squared_bias_by_n=bias.mean(axis=0))
-    report(C4_variance_by_n=variance.mean(axis=0))
-    assert (np.diff(bias, axis=1) < 0).all()  # in every problem, at every step of n
-    assert (np.diff(variance.mean(axis=0)) > 0).all()  # on average at every step of n,
+@pytest.mark.parametrize("kind, settings", [("n", N_STEPS), ("λ", measured.LAMBDAS)])
+def test_C4_with_a_wrong_V_bias_falls_and_variance_rises(kind, settings, report):
+    bias, variance = bias_and_variance(kind, settings)
+    name = "n" if kind == "n" else "lambda"
+    report(**{f"C4_squared_bias_by_{name}": bias.mean(axis=0)})
+    report(**{f"C4_variance_by_{name}": variance.mean(axis=0)})
+    assert (np.diff(bias, axis=1) < 0).all()  # in every problem, at every step
+    assert (np.diff(variance.mean(axis=0)) > 0).all()  # on average at every step,
     assert (variance[:, 0] < variance[:, -1]).all()  # between the ends in every problem
-    assert_allclose(bias[:, -1], 0, atol=1e-20)
-
-
-def test_C4_with_a_wrong_V_bias_falls_with_lambda_and_variance_rises(report):
-    bias, variance = bias_and_variance("λ", LAMBDAS)
-    report(C4_squared_bias_by_lambda=bias.mean(axis=0))
-    report(C4_variance_by_lambda=variance.mean(axis=0))
-    assert (np.diff(bias, axis=1) < 0).all()
-    assert (np.diff(variance, axis=1) > 0).all()
-    assert_allclose(bias[:, -1], 0, atol=1e-20)
-
-
-def test_C4_the_ends_of_the_two_sweeps_are_the_same():
-    _, _, _, moments = moments_of_all_blends(0)
-    for n, lam in (1, 0.0), (math.inf, 1.0):
-        for of_n, of_lambda in zip(moments["n", n], moments["λ", lam]):
-            assert_allclose(of_n, of_lambda, atol=1e-12)
+    assert_allclose(bias[:, -1], 0, atol=1e-20)  # V(s_t) is only a baseline
 
 
 def test_C4_the_bias_is_the_error_of_the_critic_n_steps_ahead_discounted():
     # E[R̂^(n) | s, a] - Q^π(s, a) = γ^n E[V(s_n) - V^π(s_n) | s, a]
     for seed in range(3):
-        mdp, pi, V, moments = moments_of_all_blends(seed, noise=1.0)
+        mdp, pi, V, moments = measured.moments_of_all_blends(seed, noise=1.0)
         for n in N_STEPS[:3]:
             _, average, _ = moments["n", n]
             bias = average + V[:, None] - mdp.action_values(pi)
             error = ahead(mdp, pi, V - mdp.state_values(pi), n)
             assert_allclose(bias, GAMMA**n * error, atol=1e-10)
+        *_, moments = measured.moments_of_all_blends(seed, trust=1.0)
+        for name, (_, average, _) in moments.items():  # the true V: no bias
+            assert_allclose(average, mdp.advantages(pi), atol=1e-10, err_msg=name)
 
 
-def test_C4_at_infinity_a_wrong_critic_is_only_a_baseline():
-    mdp, pi, V, moments = moments_of_all_blends(0)
-    _, average, _ = moments["n", math.inf]
-    wrong_by = average - mdp.advantages(pi)
-    same_for_all_actions = np.repeat((mdp.state_values(pi) - V)[:, None], 2, axis=1)
-    assert_allclose(wrong_by, same_for_all_actions, atol=1e-10)
-    assert np.abs(wrong_by).max() > 0.1
+SETTINGS = [("n_steps", 1, 1), ("n_steps", 2, 2), ("n_steps", math.inf, math.inf)]
+SETTINGS += [("gae_lambda", 0.0, 1), ("gae_lambda", 1.0, math.inf)]
 
 
-def test_C4_with_a_very_noisy_critic_one_step_has_the_higher_variance():
-    # the limit of the claim: a critic that is mostly noise makes TD the noisier one
-    _, variance = bias_and_variance("n", N_STEPS, noise=3.0)
-    td, monte_carlo = variance.mean(axis=0)[[0, -1]]
-    assert td > monte_carlo
-
-
-@pytest.mark.parametrize("n", [1, 2, math.inf])
-def test_C4_the_estimate_of_the_actor_critic_is_the_mean_score_times_the_advantage(n):
+@pytest.mark.parametrize("flag, value, n", SETTINGS)
+def test_C4_the_estimate_is_the_mean_of_score_times_advantage(flag, value, n):
+    kind = {"advantage": "gae" if flag == "gae_lambda" else "n-step", flag: value}
     # written out for one trajectory at a time; V in multiples of 1/8 and γ = 1/2
     mdp, logits = episodic_problem(0, gamma=0.5)
     V = np.random.default_rng(0).integers(-8, 9, size=6) / 8
@@ -139,66 +96,38 @@ def test_C4_the_estimate_of_the_actor_critic_is_the_mean_score_times_the_advanta
                 target += 0.5**n * V[tau.states[last]]
             advantages[t] = target - V[tau.states[t]]
         expected = tau.weighted_scores(softmax(logits), advantages / T)
-        computed = estimate(actor_critic, logits, [tau], V, gamma=0.5, n_steps=n)
+        computed = estimate(actor_critic, logits, [tau], V, gamma=0.5, **kind)
         assert_allclose(computed, expected, atol=1e-10)
-
-
-def test_C4_the_gradient_of_the_actor_critic_has_the_same_bias_and_variance():
-    # ĝ from actor_critic.update, for every trajectory; V in multiples of 1/8 and γ = 1,
-    # so that its mean at n = ∞ is the exact gradient of J
-    mdp, logits = episodic_problem(1)
-    V = np.round(4 * mdp.state_values(softmax(logits))) / 8  # about a half
-    gradient = mdp.performance_gradient(logits)
-    bias, variance = [], []
-    for n in 1, 2, math.inf:
-        found = estimates(actor_critic, mdp, logits, V, n_steps=n)
-        bias.append(np.linalg.norm(found.mean() - gradient))
-        variance.append(found.variance())
-    assert bias[0] > bias[1] > bias[2]
-    assert bias[0] > 0.01 and bias[2] < 1e-8
-    assert variance[0] < variance[2]
-
-
-def test_C4_lambda_0_and_1_give_the_actor_critic_the_estimates_of_n_1_and_infinity():
-    mdp, logits = episodic_problem(1)
-    V = np.random.default_rng(1).integers(-8, 9, size=6) / 8
-    gae = {"advantage": "gae"}
-    for n, lam in (1, 0.0), (math.inf, 1.0):
-        for tau in mdp.all_trajectories()[::6]:
-            of_n = estimate(actor_critic, logits, [tau], V, n_steps=n)
-            of_lam = estimate(actor_critic, logits, [tau], V, gae_lambda=lam, **gae)
-            assert_allclose(of_lam, of_n, atol=1e-10)
 
 
 # C21, quiz 2: select all that are true. "High" and "low" compare the two.
 
 
-@pytest.fixture(scope="module")
 def td_and_monte_carlo():
     """Squared bias and variance of Â^(1) and of Â^(∞), averaged over the problems."""
     bias, variance = bias_and_variance("n", [1, math.inf])
     return *bias.mean(axis=0), *variance.mean(axis=0)
 
 
-def test_C21_quiz_2_A1_has_low_variance_and_low_bias_is_false(td_and_monte_carlo):
-    bias_1, bias_inf, variance_1, variance_inf = td_and_monte_carlo
+def test_C21_quiz_2_A1_has_low_variance_and_low_bias_is_false():
+    bias_1, bias_inf, variance_1, variance_inf = td_and_monte_carlo()
     assert variance_1 < 0.5 * variance_inf  # low variance, yes
     assert bias_1 > 0.01 > bias_inf  # but not low bias
 
 
-def test_C21_quiz_2_A1_has_high_variance_and_low_bias_is_false(td_and_monte_carlo):
-    bias_1, bias_inf, variance_1, variance_inf = td_and_monte_carlo
+def test_C21_quiz_2_A1_has_high_variance_and_low_bias_is_false():
+    bias_1, bias_inf, variance_1, variance_inf = td_and_monte_carlo()
     assert not variance_1 > variance_inf
     assert not bias_1 < bias_inf
 
 
-def test_C21_quiz_2_Ainf_has_low_variance_and_high_bias_is_false(td_and_monte_carlo):
-    bias_1, bias_inf, variance_1, variance_inf = td_and_monte_carlo
+def test_C21_quiz_2_Ainf_has_low_variance_and_high_bias_is_false():
+    bias_1, bias_inf, variance_1, variance_inf = td_and_monte_carlo()
     assert not variance_inf < variance_1
     assert not bias_inf > bias_1
 
 
-def test_C21_quiz_2_Ainf_has_high_variance_and_low_bias_is_true(td_and_monte_carlo):
-    bias_1, bias_inf, variance_1, variance_inf = td_and_monte_carlo
+def test_C21_quiz_2_Ainf_has_high_variance_and_low_bias_is_true():
+    bias_1, bias_inf, variance_1, variance_inf = td_and_monte_carlo()
     assert variance_inf > 2 * variance_1
     assert bias_inf < 1e-20 < bias_1
