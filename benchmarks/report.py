@@ -410,7 +410,8 @@ def epochs():
         for K, colour in zip(settings, colours):
             draw(ax, here[here["setting"] == K], f"K = {K}", colour)
         ax.set_title(env)
-        ax.legend(frameon=False, fontsize=8)
+        if len(here):
+            ax.legend(frameon=False, fontsize=8)
     image = picture("epochs", "Learning curves for K = 1, 3, 5, 10 and 20 epochs")
     text = markdown(pd.DataFrame(table).rename_axis("K"))
     return f"{image}\n\n{text}\n\n{command('epochs')}"
