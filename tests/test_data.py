@@ -204,8 +204,10 @@ def test_weights_are_orthogonal_and_biases_0_at_first():
     assert value_function(torch.ones(7, 4)).shape == (7,)
     obs = torch.randn(99, 4)
     probs = policy.distribution(obs).probs
-    torch.testing.assert_close(probs, policy.network(obs).softmax(dim=1))
     assert probs.shape == (99, 5) and (probs - 1 / 5).abs().max() < 0.01
+    nn.init.normal_(policy.network[-1].weight)
+    probs = policy.distribution(obs).probs
+    torch.testing.assert_close(probs, policy.network(obs).softmax(dim=1))
 
 
 def test_the_first_noise_has_one_square_length_however_many_actions():
@@ -215,6 +217,7 @@ def test_the_first_noise_has_one_square_length_however_many_actions():
         for variance in 1.0, 2.0:
             envs = spaces_of(spaces.Box(-1, 1, shape), observation=4)
             policy = ppo_clip.Policy(envs, [8], variance)
+            nn.init.normal_(policy.network[-1].weight)  # means that are not near 0
             distribution = policy.distribution(obs)
             mean = distribution.mean.reshape(7, -1)
             torch.testing.assert_close(mean, policy.network(obs))
@@ -222,6 +225,9 @@ def test_the_first_noise_has_one_square_length_however_many_actions():
             variances = distribution.variance.reshape(7, -1)
             expected = np.full(variances.shape, variance / variances.shape[1])
             np.testing.assert_allclose(variances.detach(), expected, rtol=1e-5)
+    nn.init.constant_(policy.network[-1].bias, 3.0)
+    mean = policy.distribution(torch.zeros(7, 4)).mean
+    assert (mean > 2.5).all()  # beyond the bounds: nothing squashes it
 
 
 @every_script
