@@ -31,10 +31,6 @@ import speed
 import variance
 
 
-def arguments(monkeypatch, module, words=""):
-    monkeypatch.setattr(sys, "argv", [module.__name__, *words.split()])
-
-
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     """An empty folder in the place of benchmarks/results."""
@@ -162,8 +158,9 @@ def test_learn_goes_on_with_what_failed_and_never_with_other_numbers(
     monkeypatch.setattr(learn, "run_all", run_all)
     monkeypatch.setattr(learn, "fingerprint", lambda: ("123", "here"))
     (results / "fingerprint.txt").write_text("123\nhere\n")
-    words = "--group grid --scripts ppo_clip --seeds 1000"
-    arguments(monkeypatch, learn, f"{words} --envs Acrobot-v1 Pendulum-v1")
+    words = "learn --group grid --scripts ppo_clip --seeds 1000 --envs"
+    argv = [*words.split(), "Acrobot-v1", "Pendulum-v1"]
+    monkeypatch.setattr(sys, "argv", argv)
     with pytest.raises(SystemExit, match="1 of 2 runs failed"):
         learn.main()
     assert "no such luck" in "".join(capsys.readouterr())

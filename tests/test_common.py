@@ -195,21 +195,19 @@ def test_explained_variance_of_a_perfect_a_constant_and_a_worse_critic():
 # Wrong arguments
 
 
-def to_go(rewards, values, terminated, done, gamma, _):
-    return rewards_to_go(rewards, done, gamma)
-
-
 def test_shapes_that_do_not_fit_raise_value_error():
     """With T = 3 and N = 2, one array at a time."""
     fit = {"rewards": (3, 2), "values": (4, 2), "terminated": (3, 2), "done": (3, 2)}
     wrong = [("rewards", (3,)), ("rewards", (3, 2, 1)), ("done", (2, 3))]
-    more = [("values", (3, 2)), ("values", (4, 1)), ("terminated", (3, 1))]
-    for function in to_go, n_step_returns, generalized_advantages:
-        arrays = {name: np.zeros(shape) for name, shape in fit.items()}
+    wrong += [("values", (3, 2)), ("values", (4, 1)), ("terminated", (3, 1))]
+    arrays = {name: np.zeros(shape) for name, shape in fit.items()}
+    for function in n_step_returns, generalized_advantages:
         assert function(*arrays.values(), 0.9, 1).shape == (3, 2)
-        for name, shape in wrong if function is to_go else wrong + more:
+        for name, shape in wrong:
             with pytest.raises(ValueError, match="shape|must be"):
                 function(*(arrays | {name: np.zeros(shape)}).values(), 0.9, 1)
+    with pytest.raises(ValueError, match="shape"):
+        rewards_to_go(arrays["rewards"], np.zeros((2, 3)), 0.9)
     with pytest.raises(ValueError, match="shapes differ"):
         explained_variance(np.zeros((3, 1)), np.zeros(3))  # would broadcast to (3, 3)
 

@@ -28,32 +28,24 @@ import reinforce
 EPSILON, BETA = 0.1, 3.0
 
 
-def updated(script, space):
-    """update() by SGD on random rows: the rollout, the networks before and after it.
-
-    The minibatches are smaller than the batch, and the policy has its preferences
-    already: around the uniform one, KL would be nearly symmetric.
-    """
-    torch.manual_seed(0)
-    rollout = random_rollout(script, space, T=12, N=4)
-    before = networks(script, space)
-    after = copy.deepcopy(before)
-    changes = {"epochs": 3, "minibatch_size": 9, "max_grad_norm": 0.5}
-    changes |= {"advantage": "gae", "clip_epsilon": EPSILON, "beta": BETA}
-    args = plain_args(script, rollout, **changes)
-    optimizers = [torch.optim.SGD(network.parameters(), lr=0.3) for network in after]
-    metrics = call_update(script, args, *after, *optimizers, rollout)
-    return rollout, before, after, metrics
-
-
 @every_script
 @each_action_space
 def test_update_reports_what_it_has_made_of_the_whole_batch(script, space):
     """Over the valid rows: KL with the old policy first, entropy, losses.
 
-    The critic's fit alone is from before, and so are the targets.
+    The critic's fit alone is from before, and so are the targets. The minibatches are
+    smaller than the batch, and the policy is far from uniform: KL is not symmetric.
     """
-    rollout, (old_policy, b), (policy, critic), metrics = updated(script, space)
+    torch.manual_seed(0)
+    rollout = random_rollout(script, space, T=12, N=4)
+    old_policy, b = networks(script, space)
+    policy, critic = copy.deepcopy(old_policy), copy.deepcopy(b)
+    changes = {"epochs": 3, "minibatch_size": 9, "max_grad_norm": 0.5}
+    changes |= {"advantage": "gae", "clip_epsilon": EPSILON, "beta": BETA}
+    args = plain_args(script, rollout, **changes)
+    pair = policy, critic
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.3) for network in pair]
+    metrics = call_update(script, args, *pair, *optimizers, rollout)
     old_v, new_v = all_values(b, rollout), all_values(critic, rollout)
     if script in WHOLE:
         targets = slow_rewards_to_go(rollout, 0.9)
