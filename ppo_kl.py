@@ -316,7 +316,7 @@ def set_seed(*numbers):
 
 
 class OwnProcess(gym.Wrapper):
-    """A copy in a process of its own, which leaves Ctrl-C to the process of train."""
+    """A copy in a process of its own, which it seeds; Ctrl-C is for train alone."""
 
     def reset(self, *, seed=None, options=None):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -397,7 +397,7 @@ def log(writer, bar, metrics, last_episodes, steps):
         metrics["rollout/episode_return"] = mean_return
         metrics["rollout/episode_length"] = mean_length
         bar.set_postfix_str(f"return {mean_return:.1f}", refresh=False)
-    elif bar.n < 20_000 <= steps:
+    elif bar.n < min(20_000, bar.total) <= steps:
         bar.write("no episode has ended yet: is --max-episode-steps missing?")
     bar.update(min(steps, bar.total) - bar.n)
     check_finite(metrics, "is --learning-rate too large?")
@@ -445,17 +445,17 @@ def evaluate(args, checkpoint, longest_episode=100_000):
     policy = Policy(envs, args.hidden_sizes, args.initial_variance).to(args.device)
     trained_steps = load_checkpoint(checkpoint, envs, {"policy": policy})["steps"]
     obs, _ = envs.reset(seed=set_seed(args.seed, trained_steps, 1))  # not training's
-    returns, bar = [], tqdm(desc="evaluation", unit="step", leave=False)
-    while len(returns) < args.eval_episodes:
-        with torch.no_grad():
-            action = policy.distribution(to_tensor(obs, args)).mode
-        obs, _, terminated, truncated, info = envs.step(action.cpu().numpy())
-        bar.update()
-        if terminated[0] or truncated[0]:
-            returns.append(info[STATS]["r"][0])
-        if bar.n > longest_episode * (len(returns) + 1):
-            raise UsageError("an episode does not end: set --max-episode-steps")
-    bar.close()
+    returns = []
+    with tqdm(desc="evaluation", unit="step", leave=False) as bar:
+        while len(returns) < args.eval_episodes:
+            with torch.no_grad():
+                action = policy.distribution(to_tensor(obs, args)).mode
+            obs, _, terminated, truncated, info = envs.step(action.cpu().numpy())
+            bar.update()
+            if terminated[0] or truncated[0]:
+                returns.append(info[STATS]["r"][0])
+            if bar.n > longest_episode * (len(returns) + 1):
+                raise UsageError("an episode does not end: set --max-episode-steps")
     envs.close()
     return np.array(returns)
 

@@ -246,9 +246,16 @@ def step_sizes():
     return f"{image}\n\n{text}\n\n{command('step_sizes')}"
 
 
+def grid_rows():
+    """The grid's runs on environments on which the five scripts have run."""
+    rows = runs_of("grid")
+    mine = rows[~rows["script"].isin(PEERS)]
+    return rows[rows["env"].isin(mine["env"])]
+
+
 def grid(column="last_100"):
     """All scripts on all environments."""
-    rows = runs_of("grid")
+    rows = grid_rows()
     table = table_of(rows, "env", "script", column)
     order = [script for script in STYLES if script in table]
     return f"{markdown(table[order].rename(columns=NAMES))}\n\n{command('grid')}"
@@ -260,9 +267,9 @@ def evaluation():
 
 def learning(name, envs, alt):
     """A panel for each environment with the curves of all scripts."""
-    rows = runs_of("grid")
-    rows = rows[rows["env"].isin(envs)]
-    if set(rows["script"]) <= set(PEERS):
+    rows = grid_rows()
+    envs = [env for env in envs if env in set(rows["env"])]
+    if not envs:
         raise NoRows
     axes = panels(len(envs) + 1)
     for ax, env in zip(axes, envs):
@@ -363,6 +370,8 @@ def table1():
 def ablation():
     """F3: what each detail does, off alone, against the same seeds with it."""
     rows = runs_of("details")
+    if not rows["flags"].any():  # only the runs with everything on
+        raise NoRows
     table, envs = {}, list(rows["env"].unique())
     for ax, env in zip(panels(len(envs), width=3.6, columns=2), envs):
         settings = {name: ("ppo_clip", flags) for name, flags in details(env).items()}

@@ -16,6 +16,7 @@ import actor_critic
 import ppo_clip
 import ppo_kl
 import reinforce
+import vpg_baseline
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -24,6 +25,7 @@ for package in "pandas", "scipy", "matplotlib", "tabulate":
 
 import learn
 import pandas as pd
+import plot
 import report
 import run
 import search
@@ -323,6 +325,28 @@ def test_the_documents_say_what_the_rows_say(name, tmp_path, monkeypatch):
 # ------------------------------------------------------------- speed.py, variance.py
 
 
+def test_plot_finds_the_runs_of_every_script_below_a_folder(tmp_path, monkeypatch):
+    for script, seeds in [("ppo_clip", 2), ("mine", 5)]:
+        for seed in range(seeds):
+            folder = tmp_path / "CartPole-v1" / script / f"seed{seed}"
+            with SummaryWriter(folder) as writer:
+                for step in 100, 200, 300 + 100 * seed:
+                    writer.add_scalar("rollout/episode_return", step + seed, step)
+    found = plot.find_runs(tmp_path / "CartPole-v1" / "ppo_clip")
+    assert list(found) == ["CartPole-v1"] and list(found["CartPole-v1"]) == ["ppo_clip"]
+    steps, curves = plot.on_one_grid(found["CartPole-v1"]["ppo_clip"])
+    assert (steps[0], steps[-1]) == (100, 300)  # as far as both runs go
+    np.testing.assert_allclose(curves, [steps, steps + 1])
+    picture = tmp_path / "curve.png"
+    monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path), "-o", str(picture)])
+    plot.main()
+    assert picture.stat().st_size > 5000
+    monkeypatch.setattr(sys, "argv", ["plot", str(tmp_path / "nothing")])
+    with pytest.raises(SystemExit) as stopped:
+        plot.main()
+    assert stopped.value.code == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("work", list(speed.SAME_WORK)[:2])
 def test_the_same_work_has_as_many_gradient_steps_as_the_peers(work, tmp_path):
@@ -359,3 +383,26 @@ def test_the_squared_bias_and_the_variance_of_made_up_gradients():
         assert row["variance_low"] < row["variance"] < row["variance_high"]
         if name != "G_t":
             assert row["squared_bias_low"] < squared_bias < row["squared_bias_high"]
+
+
+def test_the_estimators_meet_at_their_ends():
+    """On trajectories of 3 and 5 steps, the horizon counting as an end."""
+    rng = np.random.default_rng(0)
+    rewards, values = rng.normal(size=(5, 2)), rng.normal(size=(6, 2))
+    done = np.zeros((5, 2), dtype=bool)
+    done[2, 0] = done[4, 1] = True
+    rollout = vpg_baseline.Rollout(
+        *(None, None, rewards, done & False, done), None, None, None
+    )
+    found = variance.weights(rollout, values)
+    lengths = [3, 5]
+    for i, length in enumerate(lengths):
+        G = [rewards[t:length, i].sum() for t in range(length)]
+        np.testing.assert_allclose(found["G_t"][:length, i], G)
+        np.testing.assert_allclose(found["R(τ)"][:length, i], G[0])
+        advantage = G - values[:length, i]
+        for name in "G_t − b", "n = 5", "n = 100":
+            np.testing.assert_allclose(found[name][:length, i], advantage)
+        following = np.append(values[1:length, i], 0)
+        delta = rewards[:length, i] + following - values[:length, i]
+        np.testing.assert_allclose(found["n = 1"][:length, i], delta)

@@ -4,6 +4,7 @@ Most is read off one training run of each script on the counting environment, wh
 returns 1 + 2 + ... + n have another median than mean.
 """
 
+import importlib.util
 import io
 import itertools
 import math
@@ -196,6 +197,11 @@ def test_log_shows_progress_and_remarks_once_that_no_episode_has_ended(capsys):
         assert logged({"train/kl": 0.5}, [], steps, bar) == [("train/kl", 0.5, steps)]
         assert bar.n == min(steps, 25_000)
     assert capsys.readouterr().out.count("--max-episode-steps") == 1
+    bar = tqdm(total=500, file=sys.stdout)
+    for steps in 400, 510:  # a short run says so at its end
+        assert "--max-episode-steps" not in capsys.readouterr().out
+        logged({}, [], steps, bar)
+    assert "--max-episode-steps" in capsys.readouterr().out
     logged({}, [(12.34, 5)], 25_000, bar)
     assert "return 12.3" in str(bar)
 
@@ -409,6 +415,25 @@ def test_an_evaluation_is_shown_in_a_window_or_filmed_as_a_whole(tmp_path, monke
     modes = [options.pop("render_mode", None) for options in asked]
     assert modes == [None, "human", "rgb_array"]
     assert asked == [{"num_envs": 1, "training": False}] * 3
+
+
+needs_video = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("moviepy", "pygame")),
+    reason="recording needs moviepy and pygame",
+)
+
+
+@needs_video
+def test_three_episodes_are_three_films(tmp_path, monkeypatch):
+    """Frames are drawn in memory, so no display is needed."""
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    changes = {"eval_episodes": 3, "max_episode_steps": 9, "video": str(tmp_path / "f")}
+    args = short_args(ppo_clip, tmp_path / "run", **changes)
+    train_n_iterations(ppo_clip, args, 1)
+    ppo_clip.evaluate(args, args.run_dir)
+    films = list((tmp_path / "f").glob("*.mp4"))
+    assert len(films) == 3 and all(path.stat().st_size > 1000 for path in films)
 
 
 # Scripts as they are run
