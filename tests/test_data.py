@@ -406,20 +406,3 @@ def test_vectorization_names_how_the_copies_are_run(tmp_path):
         envs = ppo_clip.make_envs(args, 2, training)
         envs.close()
         assert type(envs.unwrapped).__name__ == expected
-
-
-def test_sync_and_async_copies_give_the_same_rollout(tmp_path):
-    rollouts = []
-    for mode in "sync", "async":
-        args = raw_args(ppo_clip, tmp_path, env="Pendulum-v1", vectorization=mode)
-        args.rollout_steps = 250
-        envs = ppo_clip.make_envs(args, 2)
-        torch.manual_seed(0)
-        policy = ppo_clip.Policy(envs, [8], 1.0)
-        obs, _ = envs.reset(seed=0)
-        done = np.zeros(2, bool)
-        rollouts.append(ppo_clip.collect_rollout(args, envs, policy, obs, done))
-        envs.close()
-    for one, other in zip(*rollouts):
-        np.testing.assert_array_equal(one, other)
-    assert len(rollouts[0].episodes) == 2

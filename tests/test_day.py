@@ -493,7 +493,7 @@ def in_a_shell_loop(tmp_path, mode, ready, *more):
         text=True,
         cwd=tmp_path,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS), "PYTHONWARNINGS": "ignore"},
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
     )
     try:
         deadline = time.monotonic() + 60
@@ -518,6 +518,7 @@ def test_ctrl_c_in_the_first_iteration_ends_a_shell_loop_at_once(mode, tmp_path)
     out, err = in_a_shell_loop(tmp_path, mode, "events*", *more)
     assert "interrupted too early" in out and "next" not in out and "end" not in out
     assert "--resume" not in out and "Traceback" not in err
+    assert "Warning" not in err or mode == "async"  # Gymnasium's, of a pending step
     assert os.listdir(tmp_path) == ["run0"]
     assert not (tmp_path / "run0" / "checkpoint.pt").exists()
 
@@ -586,26 +587,6 @@ def test_a_run_folder_stands_for_its_checkpoint(tmp_path, capsys):
     ppo_clip.main(["--resume", str(tmp_path), *map(str, more)])
     assert "over 3 episodes" in capsys.readouterr().out
     assert checkpoint(tmp_path)["steps"] >= 300
-
-
-def test_the_final_lines_name_the_video(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ppo_clip, "evaluate", lambda *_: np.zeros(2))
-    ppo_clip.main(flags(ppo_clip, tmp_path, "--video", tmp_path / "films"))
-    assert str(tmp_path / "films") in capsys.readouterr().out
-
-
-def test_missing_packages_for_films_and_windows_are_named(
-    tmp_path, monkeypatch, capsys
-):
-    pytest.importorskip("pygame", reason="needs pygame")
-    train(ppo_clip, tmp_path / "run", env="CartPole-v1")
-    monkeypatch.setitem(sys.modules, "moviepy", None)  # its import fails from here on
-    argv = ["--evaluate", tmp_path / "run", "--video", tmp_path / "films"]
-    line = refused(capsys, argv).lower()
-    assert "moviepy" in line and "pip install" in line
-    monkeypatch.setitem(sys.modules, "pygame", None)
-    line = refused(capsys, ["--watch", tmp_path / "run"]).lower()
-    assert "pygame" in line and "pip install" in line
 
 
 # ----------------------------------------------------------------- what is typed wrong
@@ -692,31 +673,14 @@ def test_files_that_are_no_checkpoint_are_refused_and_no_code_in_them_runs(
         Path(f"{number}.pt").write_bytes(contents)
     for number, contents in enumerate([[1], {"args": {}}, {"algorithm": Harmful()}], 4):
         torch.save(contents, f"{number}.pt")
-    for part in "algorithm", "policy":
+    for part in "algorithm", "policy", "observation":
         rest = checkpoint(saved)
         del rest[part]
         torch.save(rest, f"{part}.pt")
     for path in Path().glob("*.pt"):
         for flag in "--evaluate", "--resume":
             assert f"cannot load {path}" in refused(capsys, [flag, path])
-    assert len(list(Path().glob("*.pt"))) == 9 and not Path("harm.txt").exists()
-
-
-def test_a_checkpoint_that_does_not_fit_is_refused(saved, capsys):
-    continuous = '--env-kwargs {"continuous":true}'
-    for change in "--env CartPole-v1", "--hidden-sizes 9", continuous:
-        line = refused(capsys, ["--evaluate", saved, *change.split()])
-        assert f"cannot load {saved}" in line, change
-
-
-def test_a_run_cannot_go_on_with_statistics_that_it_has_not_taken(tmp_path, capsys):
-    off = "--no-normalize-observations", "--no-normalize-rewards"
-    train(ppo_clip, tmp_path, *off)
-    for name, flag in ("observation", "observations"), ("return", "rewards"):
-        more = "--total-steps", "300", f"--normalize-{flag}"
-        line = refused(capsys, ["--resume", tmp_path, *more])
-        assert "cannot load" in line and f"KeyError('{name}')" in line
-    assert checkpoint(tmp_path)["steps"] < 300
+    assert len(list(Path().glob("*.pt"))) == 10 and not Path("harm.txt").exists()
 
 
 # ------------------------------------------------------------------------------ words

@@ -2,9 +2,9 @@
 
 update() is called on random rollouts. What it leaves in .grad is the gradient of the
 loss, and its negative the gradient ĝ of the lecture. That is compared with a loop over
-single rows and with finite differences of objectives that are written down here once
-more. The networks are the scripts' own, in double precision; advantages are 32-bit
-floats there, so equal means equal to about 1e-7.
+single rows. The networks are the scripts' own, in double precision; advantages are
+32-bit floats there, so equal means equal to about 1e-7. The gradients of PPO's later
+steps, away from θ_k, are in lecture/test_11_ppo_objectives.py.
 """
 
 import copy
@@ -27,7 +27,6 @@ from support import (
     random_rollout,
     short_args,
     slow_entropy,
-    slow_kl,
     slow_rewards_to_go,
     slow_targets,
 )
@@ -58,7 +57,8 @@ def gradients(script, policy, critic, rollout, lr=0.0, **changes):
 
 def gradient_of(scalar, network):
     """The gradient of a scalar as one vector, by torch.autograd."""
-    grads = torch.autograd.grad(scalar, list(network.parameters()))
+    parameters = list(network.parameters())
+    grads = torch.autograd.grad(scalar, parameters, materialize_grads=True)
     return torch.cat([grad.flatten() for grad in grads])
 
 
@@ -85,22 +85,6 @@ def slow_critic_gradient(critic, rollout, targets):
 def slow_normalize(weights):
     mean, std = np.mean(list(weights.values())), np.std(list(weights.values()))
     return {row: (weight - mean) / std for row, weight in weights.items()}
-
-
-def finite_differences(function, network, step=1e-6):
-    """The gradient of function() in each of the network's parameters."""
-    differences = []
-    with torch.no_grad():
-        for parameter in network.parameters():
-            for j in range(parameter.numel()):
-                at = parameter.view(-1)[j].item()
-                parameter.view(-1)[j] = at + step
-                above = function()
-                parameter.view(-1)[j] = at - step
-                below = function()
-                parameter.view(-1)[j] = at
-                differences.append((above - below) / (2 * step))
-    return torch.tensor(differences, dtype=torch.float64)
 
 
 def assert_close(one, other):
@@ -233,84 +217,6 @@ def test_an_epochs_minibatches_are_of_equal_size(script, minibatch_size, sizes):
         assert [size for size in seen if size < 23] == (3 * sizes if sizes[1:] else [])
 
 
-# Later steps of PPO: θ has left θ_k, and the objective is no longer the actor-critic's.
-
-
-class MoveThenStay(torch.optim.SGD):
-    """Its first step goes to a given place, its later ones nowhere."""
-
-    def __init__(self, network, displacements):
-        super().__init__(network.parameters(), lr=0.0)
-        self.displacements = dict(zip(network.parameters(), displacements))
-
-    @torch.no_grad()
-    def step(self):
-        for parameter, displacement in self.displacements.items():
-            parameter += displacement
-        self.displacements = {}
-
-
-def move_away(script, space, seed, **flags):
-    """Two epochs with one random step between them; the gradient after it is left.
-
-    Returns the old and the moved policy, and obs, actions, advantages of valid rows.
-    """
-    rollout = random_rollout(script, space, seed)
-    policy, critic = networks(script, space, seed)
-    old, v = copy.deepcopy(policy), all_values(critic, rollout)
-    targets = slow_targets(rollout, v, gamma=0.9, lam=0.8)
-    advantages = torch.tensor([targets[row] - v[row] for row in targets])
-    rows = tuple(zip(*targets))
-    generator = torch.Generator().manual_seed(seed)
-    shapes = [parameter.shape for parameter in policy.parameters()]
-    step = [0.2 * torch.randn(shape, generator=generator) for shape in shapes]
-    args = plain_args(script, rollout, epochs=2, gae_lambda=0.8, **flags)
-    optimizers = MoveThenStay(policy, step), MoveThenStay(critic, [])
-    call_update(script, args, policy, critic, *optimizers, rollout)
-    obs, actions = rollout.obs[rows], rollout.actions[rows]
-    return old, policy, torch.tensor(obs), torch.tensor(actions), advantages
-
-
-def slow_ratio(policy, old, obs, actions):
-    """π_θ(a|s) / π_θk(a|s), each probability on its own."""
-    new_probs = policy.distribution(obs).log_prob(actions).exp()
-    return new_probs / old.distribution(obs).log_prob(actions).exp()
-
-
-@seeds
-@each_action_space
-def test_the_clipped_gradient_by_finite_differences(space, seed):
-    """Of the mean of min(r, 1.2) Â where Â > 0, and of max(r, 0.8) Â where Â < 0."""
-    old, policy, obs, actions, A = move_away(ppo_clip, space, seed, clip_epsilon=0.2)
-
-    def objective():
-        r = slow_ratio(policy, old, obs, actions)
-        return (torch.where(A > 0, r.clamp(max=1.2), r.clamp(min=0.8)) * A).mean()
-
-    r = slow_ratio(policy, old, obs, actions)
-    clipped = torch.where(A > 0, r > 1.2, r < 0.8)
-    assert clipped.any() and not clipped.all()
-    assert_close(ascent(policy), finite_differences(objective, policy))
-
-
-@seeds
-@each_action_space
-@pytest.mark.parametrize("beta", [0.0, 3.0])
-def test_the_penalised_gradient_by_finite_differences(beta, space, seed):
-    """mean r Â - β mean KL(π_k‖π_θ); with the KL the other way round it is another."""
-    old, policy, obs, actions, A = move_away(ppo_kl, space, seed, beta=beta)
-
-    def objective(old_first=True):
-        first, second = (old, policy) if old_first else (policy, old)
-        kl = slow_kl(first.distribution(obs), second.distribution(obs))
-        return (slow_ratio(policy, old, obs, actions) * A - beta * kl).mean()
-
-    found, exact = ascent(policy), finite_differences(objective, policy)
-    assert_close(found, exact)
-    other = finite_differences(lambda: objective(old_first=False), policy)
-    assert beta == 0 or (found - other).norm() > 0.01 * exact.norm()
-
-
 # Entropy bonus, gradient bound, step
 
 
@@ -325,9 +231,8 @@ def test_the_entropy_bonus_adds_the_gradient_of_the_entropy(script, space):
     rollout = random_rollout(script, space)
     obs = torch.as_tensor(rollout.obs[:-1][rollout.valid])
     policy, critic = networks(script, space)
-    exact = finite_differences(
-        lambda: slow_entropy(policy.distribution(obs)).mean(), policy
-    )
+    entropy = slow_entropy(policy.distribution(obs)).mean()
+    exact = gradient_of(entropy, policy)
     if script in WHOLE:  # (1/m) Σ_i Σ_t, not a mean over steps
         exact *= rollout.valid.sum().item() / rollout.valid.shape[1]
     without = gradients(script, policy, critic, rollout)[0]

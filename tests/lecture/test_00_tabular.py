@@ -29,17 +29,6 @@ def test_values_of_a_corridor_are_those_worked_out_by_hand():
     assert_allclose(mdp.performance(always_on), -1.5)
 
 
-def test_an_episodic_problem_goes_from_layer_to_layer_and_may_end_early():
-    mdp, _ = tabular.episodic_problem(0)
-    assert (mdp.mu[2:] == 0).all()
-    for s, _, s_next in np.argwhere(mdp.P):
-        assert s_next // 2 == s // 2 + 1
-    ends = 1 - mdp.P.sum(axis=2)
-    assert (ends[:4] > 0).all() and (ends[:4] < 1).all()
-    assert_array_equal(ends[4:], 1)
-    assert_array_equal(mdp.r * 8, np.round(mdp.r * 8))
-
-
 def test_trajectories_of_a_corridor_are_those_one_can_list():
     found = corridor(1.0).all_trajectories(horizon=2)
     assert [(tau.states, tau.actions, tau.terminated) for tau in found] == [

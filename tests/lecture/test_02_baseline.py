@@ -44,22 +44,6 @@ def test_C1_any_function_of_the_state_leaves_the_gradient_unbiased():
     assert_allclose(np.tensordot(plain.p, changes, 1), 0, atol=1e-10)
 
 
-def test_C1_each_step_is_compared_with_the_baseline_of_its_own_state():
-    # and with the one from before the re-fit, which run_update makes a big one
-    mdp, logits = episodic_problem(1)
-    trajectories = mdp.all_trajectories()[::5]
-    assert {len(tau.actions) for tau in trajectories} == {1, 2, 3}
-    expected = []
-    for tau in trajectories:
-        advantages = tau.returns() - B[tau.states[:-1]]
-        expected.append(tau.weighted_scores(softmax(logits), advantages))
-        computed = estimate(vpg_baseline, logits, [tau], B)
-        assert_allclose(computed, expected[-1], atol=1e-10)
-    # and the estimate of m trajectories is the mean of theirs
-    computed = estimate(vpg_baseline, logits, trajectories, B)
-    assert_allclose(computed, np.mean(expected, axis=0), atol=1e-10)
-
-
 def test_C1_a_baseline_that_has_seen_this_return_is_biased():
     # what would happen if b were fitted to a trajectory before it judges its actions:
     # the perfect fit b(s_t) = G_t leaves no gradient at all

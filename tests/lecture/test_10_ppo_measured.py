@@ -7,6 +7,7 @@ C17: along the line from θ_k through θ_{k+1}. C18: β from a hundredth and fro
 times its default. C19: many steps on a batch against one.
 """
 
+import math
 from unittest.mock import patch
 
 import numpy as np
@@ -60,7 +61,9 @@ def betas_and_kls(beta, run_dir, **limit):
 
 
 def test_C18_beta_is_doubled_from_15_delta_on_and_halved_up_to_delta_over_15():
-    factors = {1.5: 2, 9: 2, 1.49: 1, 0.67: 1, 1 / 1.5: 0.5, 0: 0.5}
+    low, high = 1 / 1.5, 1.5  # the boundaries belong to the rule
+    factors = {9: 2, high: 2, math.nextafter(high, 0): 1, 1: 1}
+    factors |= {math.nextafter(low, 1): 1, low: 0.5, 0: 0.5}
     for kl, factor in factors.items():
         for beta in 0.25, 1.0, 40.0:
             assert ppo_kl.adapt_beta(beta, kl * 0.5, target_kl=0.5) == factor * beta

@@ -10,37 +10,15 @@ looks, a term of L^CLIP is flat in r where r has left 1 ± ε as Â asks for, on
 
 import numpy as np
 import pytest
-import support
 import tabular
 import torch
 from numpy.testing import assert_allclose
 from tabular import Trajectory, softmax, update_at
 
-import actor_critic
 import ppo_clip
 import ppo_kl
 
 EPSILON = 0.2
-
-
-@support.each_action_space
-@pytest.mark.parametrize("normalize", [False, True])
-def test_C13_the_first_gradient_of_both_PPOs_is_the_actor_critics_on_the_same_batch(
-    normalize, space
-):
-    # with the scripts' own networks, of policy and critic, and rows of every kind
-    rollout, gradients = support.random_rollout(actor_critic, space), {}
-    plain = {"advantage": "gae", "gae_lambda": 0.8, "normalize_advantages": normalize}
-    for script in actor_critic, ppo_kl, ppo_clip:
-        args = support.plain_args(script, rollout, **plain)
-        both = support.networks(script, space)
-        stay = [torch.optim.SGD(network.parameters(), lr=0.0) for network in both]
-        support.call_update(script, args, *both, *stay, rollout)
-        parameters = [x for network in both for x in network.parameters()]
-        gradients[script] = torch.cat([x.grad.flatten() for x in parameters])
-    assert gradients[actor_critic].abs().max() > 0.01
-    for script in ppo_kl, ppo_clip:
-        assert_allclose(gradients[script], gradients[actor_critic], atol=1e-10)
 
 
 # From here on λ = 0 and V = 0: Â_t is the reward r_t, exact in float32.

@@ -5,8 +5,8 @@ import re
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
-ROOT = FOLDER.parents[1]
+ROOT = Path(__file__).parents[2]
+TESTS = ROOT / "tests" / "lecture"
 sys.path.append(str(ROOT / "benchmarks"))
 PAGE = (ROOT / "docs" / "lecture.md").read_text(encoding="utf-8")
 NAMES = [f"S{k}" for k in range(1, 6)] + [f"C{k}" for k in range(1, 22)]
@@ -15,8 +15,8 @@ SYSTEMS = ["reinforce", "vpg_baseline", "actor_critic", "ppo_kl", "ppo_clip"]
 
 
 def sources():
-    """{file name: text} of the tests in this folder."""
-    paths = FOLDER.glob("test_*.py")
+    """{file name: text} of the lecture's tests."""
+    paths = TESTS.glob("test_*.py")
     return {path.name: path.read_text(encoding="utf-8") for path in paths}
 
 
@@ -39,7 +39,7 @@ def test_every_function_on_the_page_exists_and_is_used_by_the_tests_of_its_claim
     for name, section in SECTIONS.items():
         assert code(section), name
         text = "".join(sources()[f] for f in re.findall(r"\[(test_\w+\.py)\]", section))
-        text += (FOLDER / "measured.py").read_text(encoding="utf-8")
+        text += (TESTS / "measured.py").read_text(encoding="utf-8")
         imported = [x for x in SYSTEMS if re.search(rf"^import {x}$", text, re.M)]
         for module, function in code(section):
             assert callable(getattr(importlib.import_module(module), function))
