@@ -99,10 +99,10 @@ class OneInstance(FaultyEnv):
 
 
 class GlobalRandom(FaultyEnv):
-    """Draws from Python's and from NumPy's global random numbers."""
+    """Draws from Python's and NumPy's global random numbers, and from its own."""
 
     def observation(self):
-        return np.array([random.random(), np.random.random(), 0.0])
+        return np.array([random.random(), np.random.random(), self.np_random.random()])
 
 
 class Spaces(FaultyEnv):
