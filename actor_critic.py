@@ -21,7 +21,7 @@ Gradient: ĝ = mean over the batch of ∇ log π_θ(a_t|s_t) Â_t, Â_t = R̂_t 
 
 New compared with vpg_baseline.py: targets that bootstrap with V, so that trajectories
 may be partial and an update needs only a few steps (Mnih et al. 2016; for λ, Schulman
-et al. 2016). No sum looks beyond the end of the batch: it bootstraps there, even with
+et al. 2016). A sum that reaches the end of the batch bootstraps there, even with
 n = ∞ or λ = 1. ĝ is a mean over steps, because there are no m trajectories any more.
 
     python actor_critic.py
@@ -299,7 +299,7 @@ def set_seed(*numbers):
 
 
 class OwnProcess(gym.Wrapper):
-    """A copy in a process of its own, which it seeds; Ctrl-C is for train alone."""
+    """An environment in a process that it seeds itself; Ctrl-C is left to train."""
 
     def reset(self, *, seed=None, options=None):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -493,7 +493,7 @@ def parse_args(argv=None):
     flag("--seed", type=number(int, 0, 1e9), default=0, help="random seed of the run")
     flag("--total-steps", type=count, default=100_000, help="environment steps in all")
     flag("--device", choices=["cpu", "cuda"], default="cpu", help="where networks run")
-    flag("--run-dir", help="folder for log and checkpoint; by itself a new one in runs")
+    flag("--run-dir", help="folder for log and checkpoint; otherwise a new one in runs")
     flag("--checkpoint-every", type=count, default=20_000, help="steps between saves")
     flag("--eval-episodes", type=count, default=10, help="episodes to evaluate")
     flag("--video", metavar="FOLDER", help="record the evaluation in this folder")

@@ -89,8 +89,8 @@ def normalize(x, valid):
 def explained_variance(prediction, target):
     """1 - Var[target - prediction] / Var[target] over all elements.
 
-    1 is a perfect critic, 0 is no better than a constant, below 0 is worse. 0 if the
-    target does not vary. Raises ValueError if the shapes differ.
+    1 is a perfect critic, up to a constant error; 0 is no better than a constant, below
+    0 is worse. 0 if the target does not vary. Raises ValueError if the shapes differ.
     """
     prediction, target = np.asarray(prediction), np.asarray(target)
     if prediction.shape != target.shape:

@@ -192,7 +192,7 @@ def update(args, policy, value_function, optimizer, critic_optimizer, rollout):
         old_distribution = policy.distribution(obs)
         old_log_probs = old_distribution.log_prob(actions)
 
-    # (3) K epochs over the batch, each in minibatches of equal size
+    # (3) K epochs over the batch, each in minibatches of nearly equal size
     num_minibatches = max(1, len(obs) // args.minibatch_size)
     for _ in range(args.epochs):
         for rows in torch.randperm(len(obs)).tensor_split(num_minibatches):
@@ -308,7 +308,7 @@ def set_seed(*numbers):
 
 
 class OwnProcess(gym.Wrapper):
-    """A copy in a process of its own, which it seeds; Ctrl-C is for train alone."""
+    """An environment in a process that it seeds itself; Ctrl-C is left to train."""
 
     def reset(self, *, seed=None, options=None):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -501,7 +501,7 @@ def parse_args(argv=None):
     flag("--seed", type=number(int, 0, 1e9), default=0, help="random seed of the run")
     flag("--total-steps", type=count, default=100_000, help="environment steps in all")
     flag("--device", choices=["cpu", "cuda"], default="cpu", help="where networks run")
-    flag("--run-dir", help="folder for log and checkpoint; by itself a new one in runs")
+    flag("--run-dir", help="folder for log and checkpoint; otherwise a new one in runs")
     flag("--checkpoint-every", type=count, default=20_000, help="steps between saves")
     flag("--eval-episodes", type=count, default=10, help="episodes to evaluate")
     flag("--video", metavar="FOLDER", help="record the evaluation in this folder")

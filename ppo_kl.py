@@ -1,4 +1,4 @@
-"""PPO with an adaptive KL penalty: many steps on one batch, close to its policy.
+"""PPO with an adaptive KL penalty: many steps on one batch, near the old policy.
 
 Objective: with the ratio r_t(θ) = π_θ(a_t|s_t) / π_θk(a_t|s_t), maximise over θ
     L_θk(θ) - β_k D̄_KL(θ‖θ_k),   L_θk(θ) = E_{τ~π_k}[ Σ_t r_t(θ) Â_t ],
@@ -162,7 +162,7 @@ def gradient_step(args, optimizer, loss, network):
 
 
 def adapt_beta(beta, kl, target_kl):
-    """(4) β_{k+1} from β_k and D̄_KL; the bounds only keep β from overflowing."""
+    """(4) β_{k+1} from β_k and D̄_KL; the bounds keep β from overflow and from 0."""
     if kl >= 1.5 * target_kl:
         beta = 2 * beta
     elif kl <= target_kl / 1.5:
@@ -199,7 +199,7 @@ def update(args, policy, value_function, optimizer, critic_optimizer, rollout, b
     old_distribution = old_policy.distribution(obs)
     old_log_probs = old_distribution.log_prob(actions)
 
-    # (3) K epochs over the batch, each in minibatches of equal size
+    # (3) K epochs over the batch, each in minibatches of nearly equal size
     num_minibatches = max(1, len(obs) // args.minibatch_size)
     for _ in range(args.epochs):
         for rows in torch.randperm(len(obs)).tensor_split(num_minibatches):
@@ -316,7 +316,7 @@ def set_seed(*numbers):
 
 
 class OwnProcess(gym.Wrapper):
-    """A copy in a process of its own, which it seeds; Ctrl-C is for train alone."""
+    """An environment in a process that it seeds itself; Ctrl-C is left to train."""
 
     def reset(self, *, seed=None, options=None):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -510,7 +510,7 @@ def parse_args(argv=None):
     flag("--seed", type=number(int, 0, 1e9), default=0, help="random seed of the run")
     flag("--total-steps", type=count, default=100_000, help="environment steps in all")
     flag("--device", choices=["cpu", "cuda"], default="cpu", help="where networks run")
-    flag("--run-dir", help="folder for log and checkpoint; by itself a new one in runs")
+    flag("--run-dir", help="folder for log and checkpoint; otherwise a new one in runs")
     flag("--checkpoint-every", type=count, default=20_000, help="steps between saves")
     flag("--eval-episodes", type=count, default=10, help="episodes to evaluate")
     flag("--video", metavar="FOLDER", help="record the evaluation in this folder")

@@ -4,7 +4,7 @@ Objective: maximise J(θ) = E_{τ~π_θ}[ Σ_t γ^t r_t ]
 Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) G_t over m whole trajectories, with the
     return from step t on (the reward-to-go), G_t = Σ_{t'>=t} γ^{t'-t} r_t'.
     The lecture begins with R(τ) = G_0, the return of the whole trajectory, at every t.
-    For γ = 1 both have the same mean, and R(τ) has the larger variance.
+    For γ = 1 ĝ has the same mean with both, and usually more variance with R(τ).
 
     Initialise policy parameters θ
     for iteration = 1, 2, ... do
@@ -16,7 +16,7 @@ Gradient: ĝ = (1/m) Σ_i Σ_t ∇ log π_θ(a_t|s_t) G_t over m whole trajector
     G_t or R(τ)      returns, by --weight
     m, α, γ          --num-envs, --learning-rate, --gamma
 
-Nothing is subtracted from the returns: that is the next script's idea.
+Subtracting a baseline from the returns is the next script's idea.
 The lecture's G_t is a plain sum: --gamma 1. With γ < 1 the exact gradient weights step
 t by γ^t. Most implementations leave that factor out, and so does this one (Sutton and
 Barto, section 13.3, keep it). R(τ) contains it.
@@ -115,8 +115,8 @@ class Rollout(NamedTuple):
 def collect_trajectories(args, envs, policy):
     """(1) One whole trajectory in each of N = m environments; the longest has T steps.
 
-    An environment that finishes early runs on until all have finished. These steps are
-    counted, but valid masks them. No trajectory is cut short, and none is left out.
+    An environment that finishes early runs on until all have finished. Its extra steps
+    are counted, but valid masks them. All m trajectories are whole, and all are used.
     """
     obs, _ = envs.reset()
     check_finite({"an observation": obs}, "see env.reset()")
@@ -261,7 +261,7 @@ def set_seed(*numbers):
 
 
 class OwnProcess(gym.Wrapper):
-    """A copy in a process of its own, which it seeds; Ctrl-C is for train alone."""
+    """An environment in a process that it seeds itself; Ctrl-C is left to train."""
 
     def reset(self, *, seed=None, options=None):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -451,7 +451,7 @@ def parse_args(argv=None):
     flag("--seed", type=number(int, 0, 1e9), default=0, help="random seed of the run")
     flag("--total-steps", type=count, default=100_000, help="environment steps in all")
     flag("--device", choices=["cpu", "cuda"], default="cpu", help="where networks run")
-    flag("--run-dir", help="folder for log and checkpoint; by itself a new one in runs")
+    flag("--run-dir", help="folder for log and checkpoint; otherwise a new one in runs")
     flag("--checkpoint-every", type=count, default=20_000, help="steps between saves")
     flag("--eval-episodes", type=count, default=10, help="episodes to evaluate")
     flag("--video", metavar="FOLDER", help="record the evaluation in this folder")

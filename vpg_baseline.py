@@ -131,8 +131,8 @@ class Rollout(NamedTuple):
 def collect_trajectories(args, envs, policy):
     """(1) One whole trajectory in each of N = m environments; the longest has T steps.
 
-    An environment that finishes early runs on until all have finished. These steps are
-    counted, but valid masks them. No trajectory is cut short, and none is left out.
+    An environment that finishes early runs on until all have finished. Its extra steps
+    are counted, but valid masks them. All m trajectories are whole, and all are used.
     """
     obs, _ = envs.reset()
     check_finite({"an observation": obs}, "see env.reset()")
@@ -296,7 +296,7 @@ def set_seed(*numbers):
 
 
 class OwnProcess(gym.Wrapper):
-    """A copy in a process of its own, which it seeds; Ctrl-C is for train alone."""
+    """An environment in a process that it seeds itself; Ctrl-C is left to train."""
 
     def reset(self, *, seed=None, options=None):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -486,7 +486,7 @@ def parse_args(argv=None):
     flag("--seed", type=number(int, 0, 1e9), default=0, help="random seed of the run")
     flag("--total-steps", type=count, default=100_000, help="environment steps in all")
     flag("--device", choices=["cpu", "cuda"], default="cpu", help="where networks run")
-    flag("--run-dir", help="folder for log and checkpoint; by itself a new one in runs")
+    flag("--run-dir", help="folder for log and checkpoint; otherwise a new one in runs")
     flag("--checkpoint-every", type=count, default=20_000, help="steps between saves")
     flag("--eval-episodes", type=count, default=10, help="episodes to evaluate")
     flag("--video", metavar="FOLDER", help="record the evaluation in this folder")

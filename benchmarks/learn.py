@@ -9,7 +9,7 @@
 Seeds are 1000 and up; nothing was chosen by looking at them. Each run is a row of
 results/runs.csv and its learning curve (the mean of the last 100 episodes at 50 points)
 a row of results/curves.csv. Runs that are there already are skipped, so the command
-can be stopped and given again; groups share the runs that they have in common. A run
+can be stopped and started again; groups share the runs that they have in common. A run
 that becomes non-finite keeps its last 100 episodes, and its column finite is False.
 
 All rows are of one set of numbers. The fingerprint is a hash of the training episodes

@@ -172,32 +172,13 @@ def legend(axes):
 
 
 def results():
-    """README's small table: the grid's environments that have all of their runs.
-
-    Until the first three of them have, it is the check of the defaults.
-    """
-    try:
-        rows = runs_of("grid")
-    except NoRows:
-        return check_by_script()
+    """README's small table: the grid's environments that have all of their runs."""
+    rows = runs_of("grid")
     wanted = Counter(env for _, env, *_ in set(rows_of("grid")))
     whole = rows.groupby("env")["env"].transform("size") == rows["env"].map(wanted)
     shown = rows["env"].isin(IN_README) & (rows["script"] != "sb3_a2c")
-    rows = rows[whole & shown]
-    if not set(IN_README[:3]) <= set(rows["env"]):
-        return check_by_script()
-    table = table_of(rows, "env", "script")
+    table = table_of(rows[whole & shown], "env", "script")
     return f"{markdown(table.rename(columns=NAMES))}\n\n{command('grid')}"
-
-
-def check_by_script():
-    """The check of the defaults: environments down, scripts across."""
-    rows = read("check.csv")
-    where = rows["env"] + ", " + rows["steps"].map("{:,}".format) + " steps"
-    table = table_of(rows.assign(environment=where), "environment", "script")
-    seeds = f"seeds {rows['seed'].min()} to {rows['seed'].max()}"
-    rest = f"Rows: `python benchmarks/search.py --check`, {seeds}."
-    return f"{markdown(table.rename(columns=NAMES))}\n\n{rest}"
 
 
 def ladder():
@@ -491,7 +472,7 @@ def speed():
         except NoRows:
             continue
         rows = rows.rename(columns=lambda column: column.replace("_", " "))
-        table = rows.to_markdown(index=False)
+        table = rows.astype(object).to_markdown(index=False, intfmt=",")
         command = f"Rows: `python benchmarks/speed.py --only {name}`."
         parts.append(f"**{title}**\n\n{table}\n\n{command}")
     if not parts:
@@ -502,11 +483,6 @@ def speed():
 def search_part():
     """What was searched, for benchmarks/README.md."""
     table = search.search_table(read("search.csv"))
-    return table.to_markdown(index=False, disable_numparse=True)
-
-
-def check():
-    table = search.check_table(read("check.csv"))
     return table.to_markdown(index=False, disable_numparse=True)
 
 
@@ -525,7 +501,6 @@ PARTS = {
     "variance": variance,
     "speed tables": speed,
     "search": search_part,
-    "check": check,
 }
 
 

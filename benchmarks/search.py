@@ -1,16 +1,14 @@
-"""The search for the block of defaults that all five scripts share, and its check.
+"""The search for the block of defaults that all five scripts share.
 
     pip install pandas scipy tabulate "gymnasium[mujoco]"
     python benchmarks/search.py --workers 2            the search, classic control
     python benchmarks/search.py --mujoco --workers 2   the two PPOs on MuJoCo
     python benchmarks/search.py --table                what it says, as Markdown
-    python benchmarks/search.py --check --workers 2    the block on other seeds
-    python benchmarks/search.py --check --table
 
 One setting of the base block is changed at a time, in all scripts that have it. Each
-run is a row of results/search.csv or results/check.csv. Runs that are there already are
-skipped, so the command can be stopped and given again. Variants come one after the
-other, all scripts and environments of one before the next.
+run is a row of results/search.csv. Runs that are there already are skipped, so the
+command can be stopped and started again. Variants come one after the other, all scripts
+and environments of one before the next.
 
 Score: a return counts 0 where it equals that of a random policy, and 1 where it equals
 the environment's best mean of all scripts and variants. A variant's score is the mean
@@ -23,7 +21,7 @@ import argparse
 import sys
 
 import pandas as pd
-from run import RESULTS, SCRIPTS, SOLVED, append, random_returns, read, run_all
+from run import RESULTS, SCRIPTS, append, random_returns, read, run_all
 from scipy import stats
 from tqdm import tqdm
 
@@ -66,12 +64,6 @@ PPOS = ["ppo_kl", "ppo_clip"]
 CONTINUOUS = ["Pendulum-v1", "HalfCheetah-v5", "Hopper-v5"]
 CLASSIC = {"CartPole-v1": 100_000, "Acrobot-v1": 200_000, "Pendulum-v1": 200_000}
 MUJOCO = {"HalfCheetah-v5": 300_000, "Hopper-v5": 300_000}
-CHECK = [
-    ("CartPole-v1", 100_000),
-    ("CartPole-v1", 200_000),
-    ("Acrobot-v1", 300_000),
-    ("Pendulum-v1", 300_000),
-]
 KEY = ["variant", "script", "env", "steps", "seed", "flags"]
 MEASURED = ["last_100", "steps_to_475", "cpu_seconds", "commit"]
 
@@ -96,22 +88,19 @@ def settings(variant, script):
 
 def jobs_of(args):
     """{job: the beginning of its row}, in the order in which they are to run."""
-    if args.check:
-        cells = [(s, env, steps) for s in args.scripts for env, steps in CHECK]
-    elif args.mujoco:
+    if args.mujoco:
         scripts = [script for script in args.scripts if script in PPOS]
         cells = [(s, env, steps) for s in scripts for env, steps in MUJOCO.items()]
     else:
         cells = [(s, env, n) for s in args.scripts for env, n in CLASSIC.items()]
     jobs = {}
-    for variant in ["defaults"] if args.check else args.variants:
+    for variant in args.variants:
         for script, env, steps in cells:
-            if env not in (args.envs or [env]):
-                continue
-            if not args.check and not concerns(variant, script, env):
+            wanted = env in (args.envs or [env])
+            if not wanted or not concerns(variant, script, env):
                 continue
             for seed in args.seeds:
-                flags = "" if args.check else settings(variant, script)
+                flags = settings(variant, script)
                 run = f"--env {env} --total-steps {steps} --seed {seed}"
                 job = script, (*flags.split(), *run.split())
                 jobs[job] = (variant, script, env, steps, seed, flags)
@@ -162,40 +151,27 @@ def search_table(rows):
     return pd.DataFrame(table).fillna("")
 
 
-def check_table(rows):
-    """A row for each script and environment: mean, lowest and highest seed."""
-    groups = rows.groupby(["env", "steps", "script"], sort=False)["last_100"]
-    table = groups.agg(["count", "mean", "min", "max"]).round(1)
-    solved = groups.agg(lambda returns: (returns >= SOLVED).sum()).astype(str)
-    table["seeds ≥ 475"] = solved.where(solved.index.isin(["CartPole-v1"], 0), "")
-    names = {"count": "seeds", "min": "lowest", "max": "highest"}
-    return table.rename(columns=names).reset_index()
-
-
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     flag, names = parser.add_argument, list(VARIANTS)
-    flag("--check", action="store_true", help="the scripts' defaults on other seeds")
     flag("--mujoco", action="store_true", help="the two PPOs on MuJoCo")
     flag("--table", action="store_true", help="print what the rows say, run nothing")
     flag("--variants", nargs="+", choices=names, default=names)
     flag("--scripts", nargs="+", choices=SCRIPTS, default=SCRIPTS)
     flag("--envs", nargs="+", help="default: all of this stage")
-    flag("--seeds", nargs="+", type=int, help="default: 100 to 103; --check 200 to 209")
+    flag("--seeds", nargs="+", type=int, default=list(range(100, 104)))
     flag("--workers", type=int, default=1, help="processes at a time")
-    args = parser.parse_args()
-    args.seeds = args.seeds or list(range(200, 210) if args.check else range(100, 104))
-    return args
+    return parser.parse_args()
 
 
 def main():
     args = parse_args()
-    path = RESULTS / ("check.csv" if args.check else "search.csv")
+    path = RESULTS / "search.csv"
     if args.table:
-        table = check_table if args.check else search_table
-        print(table(pd.read_csv(path)).to_markdown(index=False, disable_numparse=True))
+        table = search_table(pd.read_csv(path))
+        print(table.to_markdown(index=False, disable_numparse=True))
         return
     finished = {tuple(row[name] for name in KEY) for row in read(path)}
     jobs = {
