@@ -95,6 +95,13 @@ def test_runs_that_become_non_finite_or_solve_cartpole(monkeypatch):
     assert run.measure("made_up", ["Pendulum-v1"])["steps_to_475"] is None
 
 
+def test_the_plain_network_differs_from_the_scripts_in_its_initialisation_alone():
+    plain, ours = run.plain_mlp([4, 8, 2], 0.01), ppo_clip.mlp([4, 8, 2], 0.01)
+    assert str(plain) == str(ours)  # the same layers
+    assert plain[0].bias.any() and not ours[0].bias.any()
+    assert plain[-1].weight.std() > 10 * ours[-1].weight.std()
+
+
 # --------------------------------------------------------------------------- search.py
 
 
