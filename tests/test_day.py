@@ -475,6 +475,18 @@ def test_ctrl_c_between_the_answers_of_async_copies_does_not_wait_for_ever(
     assert multiprocessing.active_children() == []
 
 
+@posix
+def test_ctrl_c_does_not_reach_copies_in_processes_of_their_own():
+    """A terminal sends it to all processes, and train alone is to end."""
+    args = ppo_clip.parse_args(flags(ppo_clip, None, "--vectorization", "async"))
+    envs = ppo_clip.make_envs(args, 2)
+    envs.reset(seed=0)
+    for process in envs.unwrapped.processes:
+        os.kill(process.pid, signal.SIGINT)
+    envs.step(np.zeros(2, int))  # would raise KeyboardInterrupt
+    envs.close()
+
+
 def in_a_shell_loop(tmp_path, mode, ready, *more):
     """Two runs in a loop of bash; SIGINT to the group, as a terminal sends it.
 
