@@ -49,7 +49,7 @@ def panels(count, width=4.0, height=3.0, columns=4):
     )
     for ax in axes.flat[count:]:
         ax.axis("off")
-    return list(axes.flat)
+    return list(axes.flat)[:count]
 
 
 def draw_curves(ax, steps, curves, label, colour, line="-"):

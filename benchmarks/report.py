@@ -36,8 +36,8 @@ from scipy import stats
 
 FILES = ["README.md", "docs/results.md", "benchmarks/README.md"]
 FIGURES = ROOT / "docs" / "figures"
-IN_README = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", "LunarLander-v3"]
-IN_README += ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"]
+IN_README = ["CartPole-v1", "Acrobot-v1", "Pendulum-v1", *LANDERS]
+IN_README += ["HalfCheetah-v5", "Hopper-v5"]
 NAMES = {script: name for script, (name, _, _) in STYLES.items()}
 RUNG_COLOURS = ["#c7c7c7", "#7f7f7f", "#2ca02c", "#ff7f0e", "#ffbb78", "#9ecae1"]
 RUNG_COLOURS = dict(zip(RUNGS, [*RUNG_COLOURS, "#9467bd", "#1f77b4"]))
