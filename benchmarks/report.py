@@ -352,9 +352,10 @@ def table1():
 def ablation():
     """F3: what each detail does, off alone, against the same seeds with it."""
     rows = runs_of("details")
-    if not rows["flags"].any():  # only the runs with everything on
+    envs = list(rows["env"][rows["flags"] != ""].unique())  # with something off
+    if not envs:
         raise NoRows
-    table, envs = {}, list(rows["env"].unique())
+    table = {}
     for ax, env in zip(panels(len(envs), width=3.6, columns=2), envs):
         settings = {name: ("ppo_clip", flags) for name, flags in details(env).items()}
         here = with_setting(rows[rows["env"] == env], settings)

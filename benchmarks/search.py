@@ -1,9 +1,8 @@
 """The search for the block of defaults that all five scripts share.
 
-    pip install pandas scipy tabulate "gymnasium[mujoco]"
-    python benchmarks/search.py --workers 2            the search, classic control
-    python benchmarks/search.py --mujoco --workers 2   the two PPOs on MuJoCo
-    python benchmarks/search.py --table                what it says, as Markdown
+    pip install pandas scipy tabulate
+    python benchmarks/search.py --workers 2     the search
+    python benchmarks/search.py --table         what it says, as Markdown
 
 One setting of the base block is changed at a time, in all scripts that have it. Each
 run is a row of results/search.csv. Runs that are there already are skipped, so the
@@ -19,6 +18,7 @@ variant replaces the base only if that interval is above 0.
 
 import argparse
 import sys
+from itertools import product
 
 import pandas as pd
 from run import RESULTS, SCRIPTS, append, random_returns, read, run_all
@@ -60,10 +60,7 @@ VARIANTS = {  # the base comes first, then the most promising
     "n16": {"--n-steps": 16},
     "passes5": {"--critic-epochs": 5},
 }
-PPOS = ["ppo_kl", "ppo_clip"]
-CONTINUOUS = ["Pendulum-v1", "HalfCheetah-v5", "Hopper-v5"]
-CLASSIC = {"CartPole-v1": 100_000, "Acrobot-v1": 200_000, "Pendulum-v1": 200_000}
-MUJOCO = {"HalfCheetah-v5": 300_000, "Hopper-v5": 300_000}
+STEPS = {"CartPole-v1": 100_000, "Acrobot-v1": 200_000, "Pendulum-v1": 200_000}
 KEY = ["variant", "script", "env", "steps", "seed", "flags"]
 MEASURED = ["last_100", "steps_to_475", "cpu_seconds", "commit"]
 
@@ -72,7 +69,7 @@ def concerns(variant, script, env):
     """Whether the variant changes anything for this script on this environment."""
     (flag,) = VARIANTS[variant] or ["--gamma"]  # the base concerns all
     if flag == "--initial-variance":
-        return env in CONTINUOUS
+        return env == "Pendulum-v1"
     if flag == "--no-normalize-advantages":
         return script != "reinforce"
     return flag in BASE or flag in OWN[script]
@@ -88,22 +85,15 @@ def settings(variant, script):
 
 def jobs_of(args):
     """{job: the beginning of its row}, in the order in which they are to run."""
-    if args.mujoco:
-        scripts = [script for script in args.scripts if script in PPOS]
-        cells = [(s, env, steps) for s in scripts for env, steps in MUJOCO.items()]
-    else:
-        cells = [(s, env, n) for s in args.scripts for env, n in CLASSIC.items()]
     jobs = {}
-    for variant in args.variants:
-        for script, env, steps in cells:
-            wanted = env in (args.envs or [env])
-            if not wanted or not concerns(variant, script, env):
-                continue
-            for seed in args.seeds:
-                flags = settings(variant, script)
-                run = f"--env {env} --total-steps {steps} --seed {seed}"
-                job = script, (*flags.split(), *run.split())
-                jobs[job] = (variant, script, env, steps, seed, flags)
+    for variant, script, env in product(args.variants, args.scripts, args.envs):
+        if not concerns(variant, script, env):
+            continue
+        flags = settings(variant, script)
+        for seed in args.seeds:
+            run = f"--env {env} --total-steps {STEPS[env]} --seed {seed}"
+            job = script, (*flags.split(), *run.split())
+            jobs[job] = (variant, script, env, STEPS[env], seed, flags)
     return jobs
 
 
@@ -156,11 +146,10 @@ def parse_args():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     flag, names = parser.add_argument, list(VARIANTS)
-    flag("--mujoco", action="store_true", help="the two PPOs on MuJoCo")
     flag("--table", action="store_true", help="print what the rows say, run nothing")
     flag("--variants", nargs="+", choices=names, default=names)
     flag("--scripts", nargs="+", choices=SCRIPTS, default=SCRIPTS)
-    flag("--envs", nargs="+", help="default: all of this stage")
+    flag("--envs", nargs="+", choices=STEPS, default=STEPS)
     flag("--seeds", nargs="+", type=int, default=list(range(100, 104)))
     flag("--workers", type=int, default=1, help="processes at a time")
     return parser.parse_args()

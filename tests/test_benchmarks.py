@@ -262,6 +262,9 @@ def test_a_part_without_rows_says_so_and_all_others_are_filled(results):
     table = lines_of(filled)
     assert table["K"][0].startswith("HalfCheetah-v5")
     assert table["20"] == ["1.0 (0.0, 1.0, 2.0)"] * 2
+    assert report.table1().startswith("Not complete")  # HalfCheetah-v5's runs alone
+    with pytest.raises(report.NoRows):  # they are no details, all is on in them
+        report.ablation()
 
 
 def test_table_1_scores_a_random_policy_0_and_the_best_setting_1(results, monkeypatch):
