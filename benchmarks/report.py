@@ -456,10 +456,10 @@ def variance():
 
 SPEED = {
     "same_work": "Against Stable-Baselines3 at the same work",
-    "whole_run": "The same over a whole run",
+    "whole_run --pairs 1": "Against Stable-Baselines3, each with its own defaults",
     "first_version": "Against the first version of these scripts, at the same work",
     "to_475": "Time to a mean of 475 over 100 episodes of CartPole-v1",
-    "inside": "Where the time of a training goes",
+    "inside --pairs 1": "Where the time of a training goes",
     "start": "The shortest run, as a multiple of `import torch, gymnasium`",
     "memory": "Memory of `ppo_clip.py`; speed of a run's second half over its first's",
 }
@@ -468,14 +468,14 @@ SPEED = {
 def speed():
     """A table for each part of speed.py that has been measured."""
     parts = []
-    for name, title in SPEED.items():
+    for part, title in SPEED.items():
         try:
-            rows = read(f"speed_{name}.csv")
+            rows = read(f"speed_{part.split()[0]}.csv")
         except NoRows:
             continue
         rows = rows.rename(columns=lambda column: column.replace("_", " "))
         table = rows.astype(object).to_markdown(index=False, intfmt=",")
-        command = f"Rows: `python benchmarks/speed.py --only {name}`."
+        command = f"Rows: `python benchmarks/speed.py --only {part}`."
         parts.append(f"**{title}**\n\n{table}\n\n{command}")
     if not parts:
         raise NoRows
