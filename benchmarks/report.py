@@ -454,7 +454,7 @@ def variance():
     return f"{image}\n\n{markdown_table}\n\n{text}"
 
 
-SPEED = {
+SPEED = {  # what speed.py --only is given: the title
     "same_work": "Against Stable-Baselines3 at the same work",
     "whole_run --pairs 1": "Against Stable-Baselines3, each with its own defaults",
     "first_version": "Against the first version of these scripts, at the same work",
