@@ -516,7 +516,7 @@ def parse_args(argv=None):
         parser.set_defaults(**load_checkpoint(path)["args"], run_dir=folder or ".")
         args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("argument --device: PyTorch finds no CUDA device")
+        parser.error("argument --device: PyTorch finds no CUDA device; use cpu")
     if args.total_steps < args.num_envs * args.rollout_steps:
         parser.error(f"--total-steps: at least {args.num_envs * args.rollout_steps}")
     if not args.run_dir:  # a new one, legal on Windows too

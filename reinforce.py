@@ -466,7 +466,7 @@ def parse_args(argv=None):
         parser.set_defaults(**load_checkpoint(path)["args"], run_dir=folder or ".")
         args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
-        parser.error("argument --device: PyTorch finds no CUDA device")
+        parser.error("argument --device: PyTorch finds no CUDA device; use cpu")
     if not args.run_dir:  # a new one, legal on Windows too
         name = f"seed{args.seed}-{datetime.now():%Y%m%d-%H%M%S-%f}"
         args.run_dir = str(Path("runs", args.env.replace(":", "-"), ALGORITHM, name))

@@ -506,7 +506,7 @@ def in_a_shell_loop(tmp_path, mode, ready, *more):
         text=True,
         cwd=tmp_path,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": ":".join([str(TESTS), *sys.path])},
     )
     try:
         deadline = time.monotonic() + 60
