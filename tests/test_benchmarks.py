@@ -286,7 +286,8 @@ def test_table_1_scores_a_random_policy_0_and_the_best_setting_1(results, monkey
     table = lines_of(report.table1())
     expected = ["−1.00", "1.00", "0.75", "0.50", "0.25", "0.00", "0.10"]
     assert [table[label][0] for label in learn.TABLE1] == expected
-    assert table["clipping, ε = 0.2"][2:] == ["0.82", "0"]  # the paper's, non-finite
+    assert table["clipping, ε = 0.1"][2:] == ["–", "0.76", "0"]  # paper's, non-finite
+    assert table["no clipping or penalty"][2].startswith("2.00 (1.")
     low, _, high = table["clipping, ε = 0.3"][1].split()
     assert float(low) < 0.5 < float(high)
 
