@@ -287,7 +287,7 @@ def test_table_1_scores_a_random_policy_0_and_the_best_setting_1(results, monkey
     expected = ["−1.00", "1.00", "0.75", "0.50", "0.25", "0.00", "0.10"]
     assert [table[label][0] for label in learn.TABLE1] == expected
     assert table["clipping, ε = 0.1"][2:] == ["–", "0.76", "0"]  # paper's, non-finite
-    assert table["no clipping or penalty"][2].startswith("2.00 (1.")
+    assert table["no clipping or penalty"][2].startswith("2.000 (1.")
     low, _, high = table["clipping, ε = 0.3"][1].split()
     assert float(low) < 0.5 < float(high)
 
@@ -318,11 +318,11 @@ def test_the_report_names_where_a_script_is_behind(results):
         return level.get(script, 0.0) + seed % 5 * noise
 
     write_rows(results, "grid", ["CartPole-v1", "Reacher-v5"], value)
-    lines = [line.split(", of 2 env")[0] for line in report.behind().splitlines()]
-    both = "**CartPole-v1**, **Reacher-v5**"
-    assert lines[0] == f"- vpg_baseline.py behind reinforce.py: {both}"
-    assert lines[1] == "- actor_critic.py behind vpg_baseline.py: nowhere"
-    assert lines[3] == "- ppo_clip.py behind ppo_kl.py: **CartPole-v1**, Reacher-v5"
+    lines = report.behind().splitlines()
+    both = "2 of 2 environments: **CartPole-v1**, Reacher-v5"
+    assert lines[0] == f"- vpg_baseline.py behind reinforce.py on {both}."
+    assert lines[1].endswith("behind vpg_baseline.py on none of 2 environments.")
+    assert lines[3] == f"- ppo_clip.py behind ppo_kl.py on {both}."
 
 
 @pytest.mark.slow
