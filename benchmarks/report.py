@@ -109,7 +109,7 @@ def command(group):
 
 def number(x, digits=1):
     """x with a true minus sign, and none before a zero."""
-    return f"{round(x, digits) + 0.0:,.{digits}f}".replace("-", "−")
+    return f"{round(float(x), digits) + 0.0:,.{digits}f}".replace("-", "−")
 
 
 def digits_for(values):
