@@ -393,7 +393,7 @@ def ablation():
         ax.set_yticks(range(len(names)), names)
         ax.axvline(0, color="black", lw=0.8)
         ax.invert_yaxis()
-        ax.locator_params(axis="x", nbins=4)
+        ax.locator_params(axis="x", nbins=3)
         ax.set(title=env, xlabel="change when off")
     image = picture("details", "What each implementation detail changes")
     text = markdown(pd.DataFrame(table).rename_axis("off"))
