@@ -298,8 +298,9 @@ def behind():
                 a, b = values[script], values[other]
                 if a.mean() < b.mean():
                     found.append(f"**{env}**" if clearly_below(a, b) else env)
-        where = f"{len(found) or 'none'} of {compared} environments"
-        where += ": " * bool(found) + ", ".join(found)
+        where = f"none of {compared} environments"
+        if found:
+            where = f"{len(found)} of {compared} environments: {', '.join(found)}"
         lines.append(f"- {NAMES[script]} behind {NAMES[other]} on {where}.")
     return "\n".join(lines)
 
