@@ -4,7 +4,7 @@ Objective: with the ratio r_t(θ) = π_θ(a_t|s_t) / π_θk(a_t|s_t), maximise o
     L^CLIP_θk(θ) = E_{τ~π_k}[ Σ_t min(r_t(θ) Â_t, clip(r_t(θ), 1-ε, 1+ε) Â_t) ]
 Gradient: E_{τ~π_k}[ Σ_t r_t(θ) Â_t ∇ log π_θ(a_t|s_t) ], without the steps whose ratio
     has left [1-ε, 1+ε] in the direction that Â_t favours. At θ = θ_k it is the policy
-    gradient. The code takes the mean over all steps, not Σ_t.
+    gradient. The code takes a mean over all steps, not Σ_t.
 
     Input: initial policy parameters θ_0, clipping threshold ε
     for k = 0, 1, 2, ... do
